@@ -1,0 +1,37 @@
+# The few commands people need. Each says what it does, may be run twice, and may be interrupted.
+SHELL := bash
+.DEFAULT_GOAL := help
+.PHONY: help setup build demo test lint fmt bench sim clean-state
+BINARIES := -p marram -p marram-root -p marram-cluster -p marram-node
+
+help: ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
+
+setup: ## install what building, testing and the demo need, where missing (Debian, as root)
+	@setup/packages.sh && setup/tools.sh nextest && setup/venv.sh
+
+build: ## build the four programs for use, into target/release
+	cargo build --locked --release $(BINARIES)
+
+demo: ## deploy examples/clientsrvr.json on this machine, fetch its page, and clean up
+	@setup/packages.sh && demo/run.sh
+
+test: setup ## run every test
+	cargo build --locked --workspace --bins
+	cargo nextest run --locked --workspace --profile $(if $(CI),ci,default)
+
+lint: ## check formatting, and clippy with warnings as errors
+	cargo fmt --all --check
+	cargo clippy --locked --workspace --all-targets -- -D warnings
+
+fmt: ## format the code
+	cargo fmt --all
+
+bench: setup ## measure what docs/SPECIFICATION.md promises
+	cargo build --locked --release $(BINARIES) && cargo run --locked --release -p marram-bench
+
+sim: ## run the simulated hierarchy over many seeds
+	cargo nextest run --locked -p marram-sim
+
+clean-state: ## remove what a killed demo left behind
+	@demo/run.sh --clean
