@@ -1,0 +1,200 @@
+//! How a child follows its parent's desired state, and never falls behind for good.
+//!
+//! Why here: a node follows its cluster and a cluster its parent by the same rule, so the
+//! rule stands once. It is pure: the owner persists what changed before acting on it.
+//!
+//! - a [`Down::Change`] on top of what is held is applied; one from before is ignored; one
+//!   that skips something is answered by [`Up::Resync`];
+//! - a [`Down::Manifest`] removes what it does not name, and what it names and is not held is
+//!   fetched; it takes effect when all of it is here, so a half-received set never runs.
+//!
+//! Invariant: within one epoch the generation never decreases.
+
+use crate::CLUSTER_INSTANCES_MAX;
+use crate::id::InstanceId;
+use crate::v1::{Down, Generation, ManifestEntry, Up, Workload};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Workloads asked for in one message: their specs come back in messages of their own.
+const FETCH_MAX: usize = 256;
+
+/// The desired state of one child, as far as its parent has told it.
+#[derive(Debug, Clone, Default)]
+pub struct Desired {
+    generation: Generation,
+    workloads: BTreeMap<InstanceId, Workload>,
+    epoch: Option<u64>,
+    pending: Option<Pending>,
+}
+
+/// A manifest that waits for workloads.
+#[derive(Debug, Clone)]
+struct Pending {
+    generation: Generation,
+    entries: BTreeMap<InstanceId, u64>,
+    arrived: BTreeMap<InstanceId, Workload>,
+    /// Asked for and not here yet; the next are asked for when these have come.
+    asked: BTreeSet<InstanceId>,
+}
+
+/// What a message meant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// Known already, older, or not about desired state.
+    Ignored,
+    /// Persist, then act: these instances are new, other or gone.
+    Applied(BTreeSet<InstanceId>),
+    /// Something is missing: send this up.
+    Ask(Up),
+    /// The parent wants more than this tier takes.
+    TooMany(usize),
+}
+
+impl Desired {
+    /// What was persisted, after a restart.
+    pub fn restore(generation: Generation, workloads: Vec<Workload>) -> Self {
+        let workloads = workloads.into_iter().map(|w| (w.instance, w)).collect();
+        Self { generation, workloads, epoch: None, pending: None }
+    }
+
+    /// What is held.
+    pub fn generation(&self) -> Generation {
+        self.generation
+    }
+
+    /// All desired workloads.
+    pub fn workloads(&self) -> &BTreeMap<InstanceId, Workload> {
+        &self.workloads
+    }
+
+    /// The connection is new: the parent's [`Down::Welcome`] tells its epoch.
+    pub fn welcome(&mut self, epoch: u64) {
+        self.epoch = Some(epoch);
+        self.pending = None;
+    }
+
+    /// Takes a message of the parent.
+    pub fn receive(&mut self, message: Down) -> Step {
+        match message {
+            Down::Change { base, generation, upserts, removes } => {
+                self.change(base, generation, upserts, removes)
+            }
+            Down::Manifest { generation, entries } => self.manifest(generation, entries),
+            Down::Specs { generation, workloads } => self.specs(generation, workloads),
+            Down::Welcome { .. }
+            | Down::Rejected { .. }
+            | Down::StreamOpen { .. }
+            | Down::StreamData { .. }
+            | Down::StreamCredit { .. }
+            | Down::StreamClose { .. } => Step::Ignored,
+        }
+    }
+
+    fn change(
+        &mut self,
+        base: Generation,
+        generation: Generation,
+        upserts: Vec<Workload>,
+        removes: Vec<InstanceId>,
+    ) -> Step {
+        if generation.epoch == self.generation.epoch && generation <= self.generation {
+            return Step::Ignored;
+        }
+        let count = self.workloads.len().saturating_add(upserts.len());
+        if count > CLUSTER_INSTANCES_MAX.saturating_add(removes.len()) {
+            return Step::TooMany(count);
+        }
+        if base != self.generation {
+            // While a manifest is being completed its own answer will bring the change.
+            return match self.pending {
+                Some(ref pending) if generation <= pending.generation => Step::Ignored,
+                _ => Step::Ask(Up::Resync(self.generation)),
+            };
+        }
+        let mut changed = BTreeSet::new();
+        for instance in removes {
+            if self.workloads.remove(&instance).is_some() {
+                changed.insert(instance);
+            }
+        }
+        for workload in upserts {
+            let instance = workload.instance;
+            if self.workloads.get(&instance) != Some(&workload) {
+                self.workloads.insert(instance, workload);
+                changed.insert(instance);
+            }
+        }
+        self.generation = generation;
+        self.pending = None;
+        Step::Applied(changed)
+    }
+
+    fn manifest(&mut self, generation: Generation, entries: Vec<ManifestEntry>) -> Step {
+        if self.epoch.is_some_and(|epoch| epoch != generation.epoch) {
+            return Step::Ignored;
+        }
+        if generation.epoch == self.generation.epoch && generation < self.generation {
+            return Step::Ignored;
+        }
+        if entries.len() > CLUSTER_INSTANCES_MAX {
+            return Step::TooMany(entries.len());
+        }
+        let entries = entries.into_iter().map(|e| (e.instance, e.digest)).collect();
+        self.pending =
+            Some(Pending { generation, entries, arrived: BTreeMap::new(), asked: BTreeSet::new() });
+        self.complete()
+    }
+
+    fn specs(&mut self, generation: Generation, workloads: Vec<Workload>) -> Step {
+        let Some(pending) = &mut self.pending else { return Step::Ignored };
+        if pending.generation != generation {
+            return Step::Ignored;
+        }
+        for workload in workloads {
+            if pending.entries.get(&workload.instance) == Some(&workload.digest()) {
+                pending.asked.remove(&workload.instance);
+                pending.arrived.insert(workload.instance, workload);
+            }
+        }
+        if pending.asked.is_empty() { self.complete() } else { Step::Ignored }
+    }
+
+    /// Takes the pending manifest into force if everything it names is here.
+    fn complete(&mut self) -> Step {
+        let Some(mut pending) = self.pending.take() else { return Step::Ignored };
+        let held = |id: &InstanceId, digest: u64| {
+            self.workloads.get(id).is_some_and(|workload| workload.digest() == digest)
+        };
+        let missing: Vec<InstanceId> = pending
+            .entries
+            .iter()
+            .filter(|(id, digest)| !pending.arrived.contains_key(id) && !held(id, **digest))
+            .map(|(id, _)| *id)
+            .take(FETCH_MAX)
+            .collect();
+        if !missing.is_empty() {
+            let generation = pending.generation;
+            pending.asked = missing.iter().copied().collect();
+            self.pending = Some(pending);
+            return Step::Ask(Up::Fetch { generation, instances: missing });
+        }
+        let mut next = BTreeMap::new();
+        for id in pending.entries.keys() {
+            let workload = pending.arrived.remove(id).or_else(|| self.workloads.get(id).cloned());
+            next.extend(workload.map(|w| (*id, w)));
+        }
+        self.commit(pending.generation, next)
+    }
+
+    fn commit(&mut self, generation: Generation, next: BTreeMap<InstanceId, Workload>) -> Step {
+        let mut changed: BTreeSet<InstanceId> =
+            self.workloads.keys().filter(|id| !next.contains_key(id)).copied().collect();
+        changed.extend(
+            next.iter().filter(|(id, w)| self.workloads.get(id) != Some(w)).map(|(id, _)| *id),
+        );
+        self.generation = generation;
+        self.workloads = next;
+        self.pending = None;
+        Step::Applied(changed)
+    }
+}

@@ -1,0 +1,273 @@
+//! The document, typed. Names of fields are Oakestra's where they are its fields.
+//!
+//! `extra` keeps what is not named here.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+/// A whole document.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Sla {
+    /// `v2.0`.
+    pub sla_version: String,
+    /// Ignored: the owner is who is logged in.
+    #[serde(rename = "customerID")]
+    pub customer_id: String,
+    /// Ignored.
+    #[serde(default)]
+    pub args: Vec<String>,
+    /// At least one.
+    pub applications: Vec<Application>,
+    /// Everything else.
+    #[serde(flatten)]
+    pub extra: Map<String, Value>,
+}
+
+/// An application.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Application {
+    /// Empty for a new one; set when services are added.
+    #[serde(rename = "applicationID", default)]
+    pub application_id: String,
+    /// 1 to 30 letters or digits.
+    pub application_name: String,
+    /// 1 to 30 letters or digits.
+    pub application_namespace: String,
+    /// For people.
+    #[serde(default)]
+    pub application_desc: String,
+    /// May be empty.
+    #[serde(default)]
+    pub microservices: Vec<Microservice>,
+    /// Everything else.
+    #[serde(flatten)]
+    pub extra: Map<String, Value>,
+}
+
+/// A service.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Microservice {
+    /// Empty: ids are given by the root.
+    #[serde(rename = "microserviceID")]
+    pub microservice_id: String,
+    /// 1 to 30 letters or digits.
+    pub microservice_name: String,
+    /// 1 to 30 letters or digits.
+    pub microservice_namespace: String,
+    /// What kind of workload: see `rules::VIRTUALIZATIONS`.
+    pub virtualization: String,
+    /// Image reference, or the path of a program for `native`.
+    pub code: String,
+    /// In MiB; 0 is no limit.
+    pub memory: u32,
+    /// Whole cores; 0 is no limit.
+    pub vcpus: u32,
+    /// Whole GPUs.
+    pub vgpus: u32,
+    /// Kept and passed on.
+    pub vtpus: u32,
+    /// In kbit/s; kept and passed on.
+    pub bandwidth_in: u32,
+    /// In kbit/s; kept and passed on.
+    pub bandwidth_out: u32,
+    /// In MiB.
+    pub storage: u32,
+    /// Image of a stateful service; kept and passed on.
+    pub state: String,
+    /// See [`crate::port`].
+    pub port: String,
+    /// Ends by itself.
+    pub one_shot: bool,
+    /// Oakestra adds `/dev/fuse` for it; here it asks the node's operator for that device.
+    pub privileged: bool,
+    /// Arguments: replaces the image's command.
+    pub cmd: Vec<String>,
+    /// `NAME=value`.
+    pub environment: Vec<String>,
+    /// Kept and passed on.
+    pub args: Vec<String>,
+    /// Kept and passed on.
+    pub added_files: Vec<String>,
+    /// Kept and passed on.
+    pub sla_violation_strategy: String,
+    /// Kept and passed on.
+    pub target_node: String,
+    /// Requested semantic addresses.
+    pub addresses: Option<Addresses>,
+    /// CSI volumes.
+    pub volumes: Vec<Volume>,
+    /// Where it may run.
+    pub constraints: Vec<Constraint>,
+    /// Constraints towards other services; kept and passed on.
+    pub connectivity: Vec<Connectivity>,
+    /// Processor architectures.
+    pub arch: Vec<String>,
+    /// Images of virtual machines; kept and passed on.
+    pub vm_images: Vec<String>,
+    /// Kept and passed on.
+    pub platform: String,
+    /// Marram's own.
+    pub marram: Option<MarramFields>,
+    /// Everything else.
+    #[serde(flatten)]
+    pub extra: Map<String, Value>,
+}
+
+/// Requested semantic addresses.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Addresses {
+    /// Round robin, in 10.30.0.0/16.
+    pub rr_ip: Option<String>,
+    /// Round robin, in fdff:2000::/21.
+    pub rr_ip_v6: Option<String>,
+    /// Closest.
+    pub closest_ip: Option<String>,
+    /// Closest.
+    pub closest_ip_v6: Option<String>,
+    /// Of single instances.
+    pub instances: Vec<InstanceAddress>,
+    /// Everything else.
+    #[serde(flatten)]
+    pub extra: Map<String, Value>,
+}
+
+/// Requested addresses of single instances.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct InstanceAddress {
+    /// First instance.
+    pub from: String,
+    /// Last instance.
+    pub to: String,
+    /// First address.
+    pub start: String,
+    /// Everything else.
+    #[serde(flatten)]
+    pub extra: Map<String, Value>,
+}
+
+/// A CSI volume.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Volume {
+    /// Name.
+    pub volume_id: String,
+    /// Driver.
+    pub csi_driver: String,
+    /// Inside the workload.
+    #[serde(default)]
+    pub mount_path: String,
+    /// For the driver.
+    #[serde(default)]
+    pub config: Map<String, Value>,
+    /// Everything else.
+    #[serde(flatten)]
+    pub extra: Map<String, Value>,
+}
+
+/// Where a service may run.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Constraint {
+    /// `direct`, `clusters`, `addons`, `latency` or `geo`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// For `latency`.
+    pub area: String,
+    /// Names joined by `;`, for `direct`.
+    pub cluster: String,
+    /// Names joined by `;`, for `direct`.
+    pub node: String,
+    /// `latitude,longitude`, for `geo`.
+    pub location: String,
+    /// Milliseconds or kilometres.
+    pub threshold: f64,
+    /// 0 to 1.
+    pub rigidness: f64,
+    /// Seconds.
+    pub convergence_time: u32,
+    /// For `addons`.
+    pub needs: Vec<String>,
+    /// For `clusters`.
+    pub allowed: Vec<String>,
+    /// Everything else.
+    #[serde(flatten)]
+    pub extra: Map<String, Value>,
+}
+
+/// Constraints towards another service.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Connectivity {
+    /// The other service.
+    pub target_microservice_id: String,
+    /// What is asked of the way there.
+    pub con_constraints: Vec<ConnectivityConstraint>,
+    /// Everything else.
+    #[serde(flatten)]
+    pub extra: Map<String, Value>,
+}
+
+/// What is asked of the way to another service.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ConnectivityConstraint {
+    /// `latency` or `bandwidth`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// In the unit of its kind.
+    pub threshold: f64,
+    /// 0 to 1.
+    pub rigidness: f64,
+    /// Seconds.
+    pub convergence_time: u32,
+    /// Everything else.
+    #[serde(flatten)]
+    pub extra: Map<String, Value>,
+}
+
+/// Marram's own fields of a service, in an object `marram` of their own.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct MarramFields {
+    /// Runtime inside the backend.
+    pub runtime: Option<String>,
+    /// Finer than `vcpus`, and instead of it.
+    pub cpu_millicores: Option<u32>,
+    /// Processes and threads.
+    pub pids_max: Option<u32>,
+    /// `always`, `on_failure` or `never`.
+    pub restart: Option<String>,
+    /// Seconds between asking to end and forcing.
+    pub stop_grace_s: Option<u32>,
+    /// `name`, `uid` or `uid:gid`.
+    pub user: Option<String>,
+    /// Absolute.
+    pub working_dir: Option<String>,
+    /// Host paths inside the workload, where the node's operator allows them.
+    pub mounts: Vec<MountField>,
+    /// Host devices inside the workload, where the node's operator allows them.
+    pub devices: Vec<String>,
+    /// Root file system read-only.
+    pub read_only_root: bool,
+    /// Own mount and process-id namespaces (native).
+    pub private_namespaces: bool,
+    /// Run even where limits cannot be enforced.
+    pub allow_unlimited: bool,
+    /// Kept output in KiB.
+    pub log_kib_max: Option<u32>,
+    /// Everything else.
+    #[serde(flatten)]
+    pub extra: Map<String, Value>,
+}
+
+/// A host path inside the workload.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct MountField {
+    /// On the host, absolute.
+    pub source: String,
+    /// Inside, absolute.
+    pub target: String,
+    /// No writes.
+    #[serde(default)]
+    pub read_only: bool,
+}
