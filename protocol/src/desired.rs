@@ -45,7 +45,7 @@ pub enum Step {
     /// Persist, then act: these instances are new, other or gone.
     Applied(BTreeSet<InstanceId>),
     /// Something is missing: send this up.
-    Ask(Up),
+    Ask(Box<Up>),
     /// The parent wants more than this tier takes.
     TooMany(usize),
 }
@@ -108,7 +108,7 @@ impl Desired {
             // While a manifest is being completed its own answer will bring the change.
             return match self.pending {
                 Some(ref pending) if generation <= pending.generation => Step::Ignored,
-                _ => Step::Ask(Up::Resync(self.generation)),
+                _ => Step::Ask(Box::new(Up::Resync(self.generation))),
             };
         }
         let mut changed = BTreeSet::new();
@@ -176,7 +176,7 @@ impl Desired {
             let generation = pending.generation;
             pending.asked = missing.iter().copied().collect();
             self.pending = Some(pending);
-            return Step::Ask(Up::Fetch { generation, instances: missing });
+            return Step::Ask(Box::new(Up::Fetch { generation, instances: missing }));
         }
         let mut next = BTreeMap::new();
         for id in pending.entries.keys() {
