@@ -36,21 +36,20 @@ pub fn functions(text: &str) -> Vec<Function> {
     found
 }
 
-/// Constants named `…_MAX` that no `///` explains, as line (from 1) and name.
+/// Constants of a module's top level named `…_MAX` that no `///` explains, as line (from 1) and
+/// name. Tables of numbers that a standard gives stand in a module of their own, with one comment.
 #[must_use]
 pub fn undocumented_limits(text: &str) -> Vec<(usize, String)> {
     let lines: Vec<&str> = text.lines().collect();
     let mut found = Vec::new();
     for (index, line) in lines.iter().enumerate() {
-        let Some(rest) = line.trim_start().split("const ").nth(1) else { continue };
-        let declares =
-            line.trim_start().starts_with("const ") || line.trim_start().starts_with("pub");
-        let Some((name, _)) = rest.split_once(':') else { continue };
-        if !declares || !name.ends_with("_MAX") {
+        let declares = line.starts_with("const ") || line.starts_with("pub");
+        let Some((_, rest)) = line.split_once("const ").filter(|_| declares) else { continue };
+        let Some(name) = rest.split(':').next().filter(|name| name.ends_with("_MAX")) else {
             continue;
-        }
-        let above = lines[..index].iter().rev().find(|above| !above.trim_start().starts_with("#["));
-        if !above.is_some_and(|above| above.trim_start().starts_with("///")) {
+        };
+        let above = lines[..index].iter().rev().find(|above| !above.starts_with("#["));
+        if !above.is_some_and(|above| above.starts_with("///")) {
             found.push((index + 1, name.to_owned()));
         }
     }
@@ -215,8 +214,8 @@ mod tests {
 
     #[test]
     fn a_limit_without_a_reason_is_found() {
-        let text =
-            "/// Why.\n#[rustfmt::skip]\npub const A_MAX: usize = 1;\n\nconst B_MAX: usize = 2;\n";
+        let text = "/// Why.\n#[rustfmt::skip]\npub const A_MAX: usize = 1;\n\nconst B_MAX: usize = 2;\n\
+                    mod property {\n const C_MAX: u8 = 3;\n}\n";
         assert_eq!(undocumented_limits(text), [(5, "B_MAX".to_owned())]);
     }
 }
