@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Starting, remembering and ending processes, for the scripts beside this file; source it.
 #
 # A process is remembered by its pid and its start time together, so that one which ended and

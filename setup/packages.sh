@@ -82,7 +82,7 @@ apt-get install -y -q --no-install-recommends -o Acquire::Retries=3 \
 
 if command -v systemctl >/dev/null; then
   for unit in "${new_units[@]}"; do
-    [ -e "/lib/systemd/system/$unit" ] && systemctl --quiet disable "$unit" 2>/dev/null || true
+    if [ -e "/lib/systemd/system/$unit" ]; then systemctl --quiet disable "$unit" || true; fi
   done
 fi
 echo "packages: installed ${missing[*]}; no service was started"

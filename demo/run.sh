@@ -1,0 +1,156 @@
+#!/usr/bin/env bash
+# Deploys examples/clientsrvr.json on this machine and takes everything away again.
+#
+#   demo/run.sh            the demo; PROFILE=dev builds without optimization
+#   demo/run.sh --clean    only removes what a killed demo left behind
+#
+# All that it starts lives below /var/lib/marram-demo: a short path, since sockets lie there, and
+# a fixed one, so that the next run finds what a killed one left. It can be interrupted at any
+# point. Logs of a run that failed are kept in target/demo-logs.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+state=/var/lib/marram-demo
+lock=/run/lock/marram-demo
+target=${CARGO_TARGET_DIR:-target}
+logs=$target/demo-logs
+profile=${PROFILE:-quick}
+ports=(6080 60 10000)
+page_url=http://127.0.0.1:6080/
+# Until both instances run: the pull is local, so this is for slow machines.
+apply_seconds_max=180
+removal_seconds_max=60
+
+doing='getting ready'
+step() { doing=$1; printf '\n==> %3d s  %s\n' "$SECONDS" "$1"; }
+die() { printf 'demo: failed while %s: %s\n' "$doing" "$1" >&2; exit 1; }
+marram() { "$bin/marram" "$@"; }
+
+# What must be the same before and after. Mounts and control groups of others come and go on a
+# machine in use, so only names that could be ours are looked at.
+traces() {
+  grep -F "$state" /proc/self/mountinfo || true
+  find /sys/fs/cgroup -maxdepth 3 -type d -name '*marram*' 2>/dev/null || true
+  for port in "${ports[@]}"; do ss -Hltn "sport = :$port"; done
+  ls -d "$state" /run/containerd 2>/dev/null || true
+  ip -o link | cut -d' ' -f2
+}
+
+keep_logs() {
+  rm -rf "$logs"
+  mkdir -p "$logs"
+  (cd "$state" && find . -name '*.log' -type f -exec cp --parents {} "$OLDPWD/$logs/" \;) || true
+  echo "demo: logs are in $logs" >&2
+}
+
+# Ends and removes everything, in the order in which it depends on each other; may be called at
+# any time and again.
+take_down() {
+  if [ -x "${bin:-}/marram" ] && [ -d "$state/tiers" ]; then
+    marram down --dir "$state/tiers" || echo "demo: marram down failed" >&2
+  fi
+  demo/stack.sh stop "$state/stack" 9>&-
+  if grep -qF "$state" /proc/self/mountinfo; then
+    echo "demo: mounts are left below $state, so it stays" >&2
+    return 1
+  fi
+  rm -rf --one-file-system "$state"
+}
+
+finish() {
+  local status=$?
+  trap - EXIT
+  trap '' INT TERM HUP
+  if [ "$status" -ne 0 ] && [ -d "$state" ]; then keep_logs; fi
+  take_down >/dev/null || status=1
+  if [ "$status" -eq 0 ] && [ "$(traces)" != "$before" ]; then
+    echo 'demo: failed while cleaning up: the machine is not as it was:' >&2
+    diff <(echo "$before") <(traces) >&2 || true
+    status=1
+  fi
+  if [ "$status" -eq 0 ] && [ -n "${instances:-}" ]; then
+    printf '\n%s\n' "$instances"
+    echo "demo: both services were RUNNING; $page_url answered: $title"
+    echo "demo: passed in $SECONDS s, and the machine is as it was"
+  fi
+  exit "$status"
+}
+
+check_machine() {
+  [ "$(id -u)" -eq 0 ] || die 'must be root, since containers are'
+  local port user
+  for port in "${ports[@]}"; do
+    user=$(ss -Hltnp "sport = :$port")
+    [ -z "$user" ] || die "port $port is in use: $user"
+  done
+}
+
+build() {
+  local folder=$profile
+  if [ "$profile" = dev ]; then folder=debug; fi
+  cargo build --locked --profile "$profile" \
+    -p marram -p marram-root -p marram-cluster -p marram-node || die 'the build failed'
+  bin=$target/$folder
+}
+
+gone() { [ "$(marram get instances -o json)" = '[]' ]; }
+
+mkdir -p /run/lock
+# What is started below gets no copy of this lock (9>&-): it may outlive a demo that is killed.
+exec 9>"$lock"
+flock --nonblock 9 || die "another demo runs; it holds $lock"
+for folder in quick debug release; do
+  if [ -x "$target/$folder/marram" ]; then bin=$target/$folder; fi
+done
+if [ -d "$state" ]; then
+  step 'removing what an earlier demo left'
+  take_down
+fi
+if [ "${1:-}" = --clean ]; then
+  echo 'demo: nothing of it is on this machine'
+  exit 0
+fi
+check_machine
+before=$(traces)
+trap finish EXIT
+trap 'echo "demo: interrupted while $doing" >&2; exit 130' INT TERM HUP
+
+step "building (profile $profile)"
+build
+mkdir -p -m 700 "$state"
+# The command line keeps its login there, not in the home of who runs this.
+export MARRAM_CONFIG=$state/cli.toml
+
+step 'building two images, starting a registry and a containerd of our own'
+demo/stack.sh start "$state/stack" 9>&-
+. "$state/stack/env"
+
+step 'starting root, cluster and node'
+marram up --dir "$state/tiers" --containerd "$CONTAINERD_ADDRESS" \
+  --mirror "docker.io=http://$REGISTRY_ADDRESS" 9>&-
+
+step 'deploying examples/clientsrvr.json'
+marram apply examples/clientsrvr.json --wait --timeout "$apply_seconds_max"
+
+step "fetching $page_url"
+page=$(curl --silent --show-error --fail --max-time 10 "$page_url") || die "no page from $page_url"
+echo "$page"
+title=$(grep -o '<h1>.*</h1>' <<<"$page" | sed 's/<[^>]*>//g')
+[ "$title" = 'Welcome to nginx' ] || die "the page is not the one in the image: $page"
+
+step 'marram get instances'
+instances=$(marram get instances)
+echo "$instances"
+[ "$(grep -c RUNNING <<<"$instances")" -eq 2 ] || die 'not both services are RUNNING'
+
+step 'deleting the application'
+marram delete application clientsrvr
+deadline=$((SECONDS + removal_seconds_max))
+until gone; do
+  [ "$SECONDS" -lt "$deadline" ] || die "instances are left after $removal_seconds_max s"
+  sleep 0.2
+done
+left=$(ctr --address "$CONTAINERD_ADDRESS" -n marram containers ls -q)
+[ -z "$left" ] || die "containers are left: $left"
+
+step 'stopping what was started'
