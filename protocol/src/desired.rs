@@ -8,7 +8,8 @@
 //! - a [`Down::Manifest`] removes what it does not name, and what it names and is not held is
 //!   fetched; it takes effect when all of it is here, so a half-received set never runs.
 //!
-//! Invariant: within one epoch the generation never decreases.
+//! Invariants: within one epoch the generation never decreases; what is held is always what
+//! the parent wanted at that generation, never a mixture of two.
 
 use crate::CLUSTER_INSTANCES_MAX;
 use crate::id::InstanceId;
@@ -67,7 +68,8 @@ impl Desired {
         &self.workloads
     }
 
-    /// The connection is new: the parent's [`Down::Welcome`] tells its epoch.
+    /// The connection is new: the parent's [`Down::Welcome`] tells its epoch. A child that never
+    /// had one takes nothing before; [`Desired::receive`] does this for a welcome it is given.
     pub fn welcome(&mut self, epoch: u64) {
         self.epoch = Some(epoch);
         self.pending = None;
@@ -81,8 +83,11 @@ impl Desired {
             }
             Down::Manifest { generation, entries } => self.manifest(generation, entries),
             Down::Specs { generation, workloads } => self.specs(generation, workloads),
-            Down::Welcome { .. }
-            | Down::Rejected { .. }
+            Down::Welcome { epoch, .. } => {
+                self.welcome(epoch);
+                Step::Ignored
+            }
+            Down::Rejected { .. }
             | Down::StreamOpen { .. }
             | Down::StreamData { .. }
             | Down::StreamCredit { .. }
@@ -97,19 +102,19 @@ impl Desired {
         upserts: Vec<Workload>,
         removes: Vec<InstanceId>,
     ) -> Step {
-        if generation.epoch == self.generation.epoch && generation <= self.generation {
+        if self.is_stale(generation) || generation == self.generation {
             return Step::Ignored;
-        }
-        let count = self.workloads.len().saturating_add(upserts.len());
-        if count > CLUSTER_INSTANCES_MAX.saturating_add(removes.len()) {
-            return Step::TooMany(count);
         }
         if base != self.generation {
             // While a manifest is being completed its own answer will bring the change.
             return match self.pending {
-                Some(ref pending) if generation <= pending.generation => Step::Ignored,
+                Some(ref pending) if !newer(generation, pending.generation) => Step::Ignored,
                 _ => Step::Ask(Box::new(Up::Resync(self.generation))),
             };
+        }
+        let count = self.count_after(&upserts, &removes);
+        if count > CLUSTER_INSTANCES_MAX {
+            return Step::TooMany(count);
         }
         let mut changed = BTreeSet::new();
         for instance in removes {
@@ -125,23 +130,45 @@ impl Desired {
             }
         }
         self.generation = generation;
-        self.pending = None;
+        // A manifest beyond this change is still being fetched, and nobody will send it again.
+        if self.pending.as_ref().is_some_and(|pending| !newer(pending.generation, generation)) {
+            self.pending = None;
+        }
         Step::Applied(changed)
     }
 
+    /// Of another epoch than the parent's, or older than what is held. Before the parent's
+    /// welcome only what goes on from the state held can be trusted to be of the same parent.
+    fn is_stale(&self, generation: Generation) -> bool {
+        self.epoch.unwrap_or(self.generation.epoch) != generation.epoch
+            || newer(self.generation, generation)
+    }
+
+    /// Workloads held after a change; an instance in both lists stays.
+    fn count_after(&self, upserts: &[Workload], removes: &[InstanceId]) -> usize {
+        let upserts: BTreeSet<InstanceId> = upserts.iter().map(|w| w.instance).collect();
+        let removes: BTreeSet<InstanceId> = removes.iter().copied().collect();
+        let held = |id: &&InstanceId| self.workloads.contains_key(id);
+        let new = upserts.iter().filter(|id| !held(id)).count();
+        let gone = removes.difference(&upserts).filter(held).count();
+        self.workloads.len() - gone + new
+    }
+
     fn manifest(&mut self, generation: Generation, entries: Vec<ManifestEntry>) -> Step {
-        if self.epoch.is_some_and(|epoch| epoch != generation.epoch) {
-            return Step::Ignored;
-        }
-        if generation.epoch == self.generation.epoch && generation < self.generation {
+        let overtaken = self.pending.as_ref().is_some_and(|p| newer(p.generation, generation));
+        if self.is_stale(generation) || overtaken {
             return Step::Ignored;
         }
         if entries.len() > CLUSTER_INSTANCES_MAX {
             return Step::TooMany(entries.len());
         }
         let entries = entries.into_iter().map(|e| (e.instance, e.digest)).collect();
-        self.pending =
-            Some(Pending { generation, entries, arrived: BTreeMap::new(), asked: BTreeSet::new() });
+        // The same list once more: what has come of it already is not fetched again.
+        let arrived = match self.pending.take() {
+            Some(pending) if pending.generation == generation => pending.arrived,
+            _ => BTreeMap::new(),
+        };
+        self.pending = Some(Pending { generation, entries, arrived, asked: BTreeSet::new() });
         self.complete()
     }
 
@@ -198,3 +225,11 @@ impl Desired {
         Step::Applied(changed)
     }
 }
+
+/// Whether `a` is after `b` in the same epoch; between epochs there is no order.
+fn newer(a: Generation, b: Generation) -> bool {
+    a.epoch == b.epoch && a.number > b.number
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,6 @@
 //! From an SLA's microservice to what tiers hand on.
 
-use super::model::{Constraint, Microservice};
+use super::model::{MarramFields, Microservice};
 use crate::port;
 use crate::v1::{Mount, Placement, Resources, RestartPolicy, ServiceSpec};
 use serde_json::{Map, Value};
@@ -20,11 +20,14 @@ const PASSED_ON: &[&str] = &[
     "target_node",
     "addresses",
     "volumes",
+    "constraints",
     "connectivity",
     "vm_images",
     "platform",
-    "privileged",
 ];
+
+/// The one device that Oakestra gives to a `privileged` service.
+const PRIVILEGED_DEVICE: &str = "/dev/fuse";
 
 /// The part of a checked microservice that decides something.
 pub fn service_spec(service: &Microservice) -> ServiceSpec {
@@ -53,7 +56,7 @@ pub fn service_spec(service: &Microservice) -> ServiceSpec {
         },
         stop_grace_s: own.stop_grace_s.unwrap_or(STOP_GRACE_S),
         architectures: service.arch.clone(),
-        placement: placement(&service.constraints),
+        placement: placement(service),
         user: own.user,
         working_dir: own.working_dir,
         mounts: own
@@ -61,7 +64,7 @@ pub fn service_spec(service: &Microservice) -> ServiceSpec {
             .into_iter()
             .map(|m| Mount { source: m.source, target: m.target, read_only: m.read_only })
             .collect(),
-        devices: own.devices,
+        devices: devices(service.privileged, own.devices),
         read_only_root: own.read_only_root,
         private_namespaces: own.private_namespaces,
         allow_unlimited: own.allow_unlimited,
@@ -70,13 +73,20 @@ pub fn service_spec(service: &Microservice) -> ServiceSpec {
     }
 }
 
+fn devices(privileged: bool, mut devices: Vec<String>) -> Vec<String> {
+    if privileged && !devices.iter().any(|device| device == PRIVILEGED_DEVICE) {
+        devices.push(PRIVILEGED_DEVICE.to_owned());
+    }
+    devices
+}
+
 /// Several constraints hold at once: lists of the same kind are intersected.
-fn placement(constraints: &[Constraint]) -> Placement {
+fn placement(service: &Microservice) -> Placement {
     let names = |text: &str| -> Vec<String> {
         text.split(';').map(str::trim).filter(|n| !n.is_empty()).map(str::to_owned).collect()
     };
     let mut placement = Placement::default();
-    for constraint in constraints {
+    for constraint in &service.constraints {
         match constraint.kind.as_str() {
             "direct" => {
                 narrow(&mut placement.clusters, names(&constraint.cluster));
@@ -85,6 +95,10 @@ fn placement(constraints: &[Constraint]) -> Placement {
             "clusters" => narrow(&mut placement.clusters, constraint.allowed.clone()),
             kind => placement.unsupported.push(kind.to_owned()),
         }
+    }
+    // To run without a volume that was asked for would lose what is written to it.
+    if !service.volumes.is_empty() {
+        placement.unsupported.push("volumes".to_owned());
     }
     placement
 }
@@ -114,7 +128,22 @@ fn extra(service: &Microservice) -> String {
             .filter(|(key, value)| PASSED_ON.contains(&key.as_str()) && !is_default(value));
         extra.extend(carried);
     }
+    let own = service.marram.as_ref().map(own_extra).unwrap_or_default();
+    if !own.is_empty() {
+        extra.insert("marram".to_owned(), Value::Object(own));
+    }
     if extra.is_empty() { String::new() } else { Value::Object(extra).to_string() }
+}
+
+/// What is not known inside the object `marram`; mounts whole if one of them holds such a thing.
+fn own_extra(own: &MarramFields) -> Map<String, Value> {
+    let mut extra = own.extra.clone();
+    if own.mounts.iter().any(|mount| !mount.extra.is_empty())
+        && let Ok(mounts) = serde_json::to_value(&own.mounts)
+    {
+        extra.insert("mounts".to_owned(), mounts);
+    }
+    extra
 }
 
 fn is_default(value: &Value) -> bool {

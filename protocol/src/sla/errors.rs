@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// Errors reported at most; a document with more is not read further by people either.
+/// Errors reported at most, and one more that says so; nobody mends more than these at once.
 pub const ERRORS_MAX: usize = 100;
 
 /// How much of a wrong value is repeated.
@@ -51,10 +51,26 @@ impl fmt::Display for Path {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("$")?;
         self.0.iter().try_for_each(|segment| match segment {
-            Segment::Key(key) => write!(f, ".{key}"),
+            Segment::Key(key) if is_plain(key) => write!(f, ".{key}"),
+            // Names of a stranger: quoted, so that they end where they end and stay on one line.
+            Segment::Key(key) => write!(f, "[{}]", quote(key)),
             Segment::Index(index) => write!(f, "[{index}]"),
         })
     }
+}
+
+fn is_plain(key: &str) -> bool {
+    (1..=FOUND_CHARS_MAX).contains(&key.len())
+        && key.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+}
+
+/// A text in quotes, cut if long.
+fn quote(text: &str) -> String {
+    if text.chars().count() > FOUND_CHARS_MAX {
+        let start: String = text.chars().take(FOUND_CHARS_MAX).collect();
+        return format!("{start:?}… ({} bytes)", text.len());
+    }
+    format!("{text:?}")
 }
 
 /// One wrong field.
@@ -112,11 +128,7 @@ pub(super) fn show(value: &serde_json::Value) -> String {
     match value {
         Value::Array(items) => format!("a list of {}", items.len()),
         Value::Object(fields) => format!("an object of {} properties", fields.len()),
-        Value::String(text) if text.chars().count() > FOUND_CHARS_MAX => {
-            let start: String = text.chars().take(FOUND_CHARS_MAX).collect();
-            format!("{start:?}… ({} bytes)", text.len())
-        }
-        Value::String(text) => format!("{text:?}"),
+        Value::String(text) => quote(text),
         Value::Null | Value::Bool(_) | Value::Number(_) => value.to_string(),
     }
 }

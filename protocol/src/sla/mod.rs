@@ -19,7 +19,7 @@ pub use model::{
     Addresses, Application, Connectivity, ConnectivityConstraint, Constraint, InstanceAddress,
     MarramFields, Microservice, MountField, Sla, Volume,
 };
-pub use rules::{APPLICATIONS_MAX, SERVICES_MAX};
+pub use rules::{APPLICATIONS_MAX, SERVICE_BYTES_MAX, SERVICES_MAX};
 
 use serde_json::Value;
 
@@ -59,6 +59,3 @@ pub fn check(value: Value) -> Result<Sla, SlaErrors> {
         }])
     })
 }
-
-#[cfg(test)]
-mod tests;

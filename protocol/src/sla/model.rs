@@ -1,9 +1,10 @@
 //! The document, typed. Names of fields are Oakestra's where they are its fields.
 //!
-//! `extra` keeps what is not named here.
+//! `extra` keeps what is not named here. What is absent stays absent below a service, since it
+//! travels on as it came; numbers that nobody computes with keep the form they were written in.
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::{Map, Number, Value};
 
 /// A whole document.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -79,7 +80,8 @@ pub struct Microservice {
     pub port: String,
     /// Ends by itself.
     pub one_shot: bool,
-    /// Oakestra adds `/dev/fuse` for it; here it asks the node's operator for that device.
+    /// Oakestra adds `/dev/fuse` for it; here it asks for that device, which the node's
+    /// operator has to allow.
     pub privileged: bool,
     /// Arguments: replaces the image's command.
     pub cmd: Vec<String>,
@@ -94,6 +96,7 @@ pub struct Microservice {
     /// Kept and passed on.
     pub target_node: String,
     /// Requested semantic addresses.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub addresses: Option<Addresses>,
     /// CSI volumes.
     pub volumes: Vec<Volume>,
@@ -108,6 +111,7 @@ pub struct Microservice {
     /// Kept and passed on.
     pub platform: String,
     /// Marram's own.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub marram: Option<MarramFields>,
     /// Everything else.
     #[serde(flatten)]
@@ -119,14 +123,19 @@ pub struct Microservice {
 #[serde(default)]
 pub struct Addresses {
     /// Round robin, in 10.30.0.0/16.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub rr_ip: Option<String>,
     /// Round robin, in fdff:2000::/21.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub rr_ip_v6: Option<String>,
     /// Closest.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub closest_ip: Option<String>,
     /// Closest.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub closest_ip_v6: Option<String>,
     /// Of single instances.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub instances: Vec<InstanceAddress>,
     /// Everything else.
     #[serde(flatten)]
@@ -138,10 +147,13 @@ pub struct Addresses {
 #[serde(default)]
 pub struct InstanceAddress {
     /// First instance.
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub from: String,
     /// Last instance.
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub to: String,
     /// First address.
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub start: String,
     /// Everything else.
     #[serde(flatten)]
@@ -156,10 +168,10 @@ pub struct Volume {
     /// Driver.
     pub csi_driver: String,
     /// Inside the workload.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub mount_path: String,
     /// For the driver.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
     pub config: Map<String, Value>,
     /// Everything else.
     #[serde(flatten)]
@@ -174,22 +186,31 @@ pub struct Constraint {
     #[serde(rename = "type")]
     pub kind: String,
     /// For `latency`.
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub area: String,
     /// Names joined by `;`, for `direct`.
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub cluster: String,
     /// Names joined by `;`, for `direct`.
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub node: String,
     /// `latitude,longitude`, for `geo`.
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub location: String,
     /// Milliseconds or kilometres.
-    pub threshold: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub threshold: Option<Number>,
     /// 0 to 1.
-    pub rigidness: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rigidness: Option<Number>,
     /// Seconds.
-    pub convergence_time: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub convergence_time: Option<u32>,
     /// For `addons`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub needs: Vec<String>,
     /// For `clusters`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub allowed: Vec<String>,
     /// Everything else.
     #[serde(flatten)]
@@ -215,9 +236,9 @@ pub struct ConnectivityConstraint {
     #[serde(rename = "type")]
     pub kind: String,
     /// In the unit of its kind.
-    pub threshold: f64,
+    pub threshold: Number,
     /// 0 to 1.
-    pub rigidness: f64,
+    pub rigidness: Number,
     /// Seconds.
     pub convergence_time: u32,
     /// Everything else.
@@ -230,22 +251,31 @@ pub struct ConnectivityConstraint {
 #[serde(default)]
 pub struct MarramFields {
     /// Runtime inside the backend.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub runtime: Option<String>,
     /// Finer than `vcpus`, and instead of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub cpu_millicores: Option<u32>,
     /// Processes and threads.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub pids_max: Option<u32>,
     /// `always`, `on_failure` or `never`.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub restart: Option<String>,
     /// Seconds between asking to end and forcing.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub stop_grace_s: Option<u32>,
     /// `name`, `uid` or `uid:gid`.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
     /// Absolute.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub working_dir: Option<String>,
     /// Host paths inside the workload, where the node's operator allows them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub mounts: Vec<MountField>,
     /// Host devices inside the workload, where the node's operator allows them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub devices: Vec<String>,
     /// Root file system read-only.
     pub read_only_root: bool,
@@ -254,6 +284,7 @@ pub struct MarramFields {
     /// Run even where limits cannot be enforced.
     pub allow_unlimited: bool,
     /// Kept output in KiB.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub log_kib_max: Option<u32>,
     /// Everything else.
     #[serde(flatten)]
@@ -270,4 +301,7 @@ pub struct MountField {
     /// No writes.
     #[serde(default)]
     pub read_only: bool,
+    /// Everything else.
+    #[serde(flatten)]
+    pub extra: Map<String, Value>,
 }

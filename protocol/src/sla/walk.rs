@@ -4,14 +4,14 @@
 //! architecture) stand at the end.
 
 use super::errors::{ERRORS_MAX, Path, SlaError, show};
-use super::rules::{DOCUMENT, Field, Rule, VIRTUALIZATIONS};
+use super::rules::{DOCUMENT, Field, Rule, SERVICE_BYTES_MAX, VIRTUALIZATIONS};
 use crate::id::ApplicationId;
 use crate::port;
 use serde_json::{Map, Value};
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-/// All errors of a document, in its order, at most [`ERRORS_MAX`].
+/// All errors of a document, in its order; after [`ERRORS_MAX`] one that says there are more.
 pub(super) fn document(value: &Value) -> Vec<SlaError> {
     let mut walk = Walk::default();
     walk.follow(&Path::default(), value, &DOCUMENT);
@@ -28,6 +28,10 @@ impl Walk {
     fn wrong(&mut self, path: &Path, found: String, expected: impl Into<String>) {
         if self.errors.len() < ERRORS_MAX {
             self.errors.push(SlaError { path: path.clone(), found, expected: expected.into() });
+        } else if self.errors.len() == ERRORS_MAX {
+            let found = format!("more than {ERRORS_MAX} errors");
+            let expected = "those shown to be mended first".to_owned();
+            self.errors.push(SlaError { path: Path::default(), found, expected });
         }
     }
 
@@ -114,6 +118,7 @@ impl Walk {
             self.unique(&path, services, "microservice_name", "microservice_namespace");
             for (index, service) in services.iter().enumerate() {
                 self.architectures(&path.index(index), service);
+                self.service_size(&path.index(index), service);
             }
         }
     }
@@ -129,6 +134,15 @@ impl Walk {
                 let found = format!("{name_text:?} in namespace {space:?} a second time");
                 self.wrong(&path.index(index).key(name), found, "a name used once");
             }
+        }
+    }
+
+    /// What is desired of an instance travels in one message.
+    fn service_size(&mut self, path: &Path, service: &Value) {
+        let bytes = service.to_string().len();
+        if bytes > SERVICE_BYTES_MAX {
+            let found = format!("a service of {bytes} bytes");
+            self.wrong(path, found, format!("at most {SERVICE_BYTES_MAX} bytes"));
         }
     }
 

@@ -147,7 +147,9 @@ pub enum Up {
 pub struct ManifestEntry {
     /// Which instance.
     pub instance: InstanceId,
-    /// [`Workload::digest`] of what it should be.
+    /// [`Workload::digest`] of what it should be. Its bits are random, so eight bytes are
+    /// shorter than a variable length, and the longest manifest still fits one message.
+    #[serde(with = "postcard::fixint::le")]
     pub digest: u64,
 }
 

@@ -1,0 +1,242 @@
+//! Documents that are right, what becomes of them, and that nothing lies between the table of
+//! rules and the typed model.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+use marram_protocol::MESSAGE_BYTES_MAX;
+use marram_protocol::id::{InstanceId, ServiceId};
+use marram_protocol::port::{PortMapping, Transport};
+use marram_protocol::sla::{self, SERVICE_BYTES_MAX, SlaErrors, service_spec};
+use marram_protocol::v1::{Down, Generation, Mount, Placement, Resources, RestartPolicy, Workload};
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+const FULL: &str = include_str!("full.json");
+const CLIENTSRVR: &str = include_str!("../../examples/clientsrvr.json");
+
+#[test]
+fn oakestras_own_example_is_read() {
+    let sla = sla::parse(CLIENTSRVR.as_bytes()).unwrap();
+    let [application] = &sla.applications[..] else { panic!("{:?}", sla.applications) };
+    let [curl, nginx] = &application.microservices[..] else { panic!("two services") };
+    let curl = service_spec(curl);
+    assert_eq!(curl.args, ["sh", "-c", "tail -f /dev/null"]);
+    assert_eq!(
+        curl.resources,
+        Resources { memory_mib: 100, cpu_millicores: 1000, gpus: 0, storage_mib: 0 }
+    );
+    assert_eq!(curl.restart, RestartPolicy::Always);
+    let nginx = service_spec(nginx);
+    assert_eq!(nginx.image, "docker.io/library/nginx:latest");
+    assert_eq!(nginx.ports, [PortMapping { host: 6080, workload: 60, transport: Transport::Tcp }]);
+    assert_eq!(nginx.placement, Placement::default());
+    assert_eq!(nginx.extra, r#"{"addresses":{"rr_ip":"10.30.30.30"}}"#);
+}
+
+#[test]
+fn every_field_arrives_and_strange_ones_are_kept() {
+    let document: Value = serde_json::from_str(FULL).unwrap();
+    let sla = sla::parse(FULL.as_bytes()).unwrap();
+    assert_eq!(serde_json::to_value(&sla).unwrap(), document);
+
+    let service = &document["applications"][0]["microservices"][0];
+    let spec = service_spec(&sla.applications[0].microservices[0]);
+    let extra: Value = serde_json::from_str(&spec.extra).unwrap();
+    for key in [
+        "vtpus",
+        "bandwidth_in",
+        "bandwidth_out",
+        "state",
+        "args",
+        "added_files",
+        "sla_violation_strategy",
+        "target_node",
+        "addresses",
+        "volumes",
+        "constraints",
+        "connectivity",
+        "vm_images",
+        "platform",
+        "x_service",
+    ] {
+        assert_eq!(extra[key], service[key], "{key}");
+    }
+    let mounts = &service["marram"]["mounts"];
+    assert_eq!(extra["marram"], json!({"x_marram": "kept", "mounts": mounts}));
+    assert_eq!(extra.as_object().unwrap().len(), 16, "{extra}");
+}
+
+#[test]
+fn what_decides_something_is_in_the_spec() {
+    let sla = sla::parse(FULL.as_bytes()).unwrap();
+    let spec = service_spec(&sla.applications[0].microservices[0]);
+    assert_eq!(spec.runtime.as_deref(), Some("crun"));
+    assert_eq!(
+        spec.resources,
+        Resources { memory_mib: 100, cpu_millicores: 250, gpus: 1, storage_mib: 6 }
+    );
+    assert_eq!((spec.pids_max, spec.stop_grace_s, spec.log_kib_max), (64, 3, 64));
+    assert!(spec.one_shot && spec.read_only_root && spec.private_namespaces);
+    assert!(spec.allow_unlimited);
+    assert_eq!(spec.restart, RestartPolicy::OnFailure);
+    assert_eq!(spec.user.as_deref(), Some("1000:1000"));
+    assert_eq!(spec.devices, ["/dev/ttyS0", "/dev/fuse"]);
+    assert_eq!(spec.mounts, [Mount { source: "/a".into(), target: "/b".into(), read_only: true }]);
+    let placement = Placement {
+        clusters: vec!["c2".into()],
+        nodes: vec!["n1".into(), "n2".into()],
+        unsupported: ["addons", "latency", "geo", "volumes"].map(str::to_owned).to_vec(),
+    };
+    assert_eq!(spec.placement, placement);
+}
+
+#[test]
+fn constraints_without_a_common_name_leave_nobody() {
+    let mut document: Value = serde_json::from_str(CLIENTSRVR).unwrap();
+    document["applications"][0]["microservices"][0]["constraints"] = json!([
+        {"type": "direct", "cluster": "a; b ;"},
+        {"type": "clusters", "allowed": ["c"]},
+    ]);
+    let sla = sla::check(document).unwrap();
+    let spec = service_spec(&sla.applications[0].microservices[0]);
+    assert_eq!(spec.placement.clusters, [""]);
+    assert!(spec.placement.nodes.is_empty());
+}
+
+#[test]
+fn what_is_written_is_read_again() {
+    let sla = sla::parse(CLIENTSRVR.as_bytes()).unwrap();
+    let text = serde_json::to_string(&sla).unwrap();
+    assert_eq!(sla::parse(text.as_bytes()).unwrap(), sla);
+}
+
+#[test]
+fn the_longest_service_fits_half_a_message() {
+    let mut document: Value = serde_json::from_str(FULL).unwrap();
+    let service = &mut document["applications"][0]["microservices"][0];
+    // Short texts and floats are where the encoded form is longest beside the JSON.
+    service["environment"] = vec![json!("A="); 512].into();
+    service["x_floats"] = vec![json!(1e15); 1000].into();
+    service["cmd"] = json!([]);
+    let room = SERVICE_BYTES_MAX - service.to_string().len() - 4;
+    service["cmd"] = json!(["x".repeat(60_000), "x".repeat(room - 60_002)]);
+    let bytes = service.to_string().len();
+    assert!(bytes <= SERVICE_BYTES_MAX && bytes > SERVICE_BYTES_MAX - 10, "{bytes}");
+    let sla = sla::check(document).unwrap();
+    let workload = Workload {
+        instance: InstanceId { service: ServiceId([1; 12]), number: u32::MAX },
+        revision: u32::MAX,
+        name: "x".repeat(4 * 30 + 3),
+        spec: service_spec(&sla.applications[0].microservices[0]),
+    };
+    let generation = Generation { epoch: u64::MAX, number: u64::MAX };
+    let message = Down::Specs { generation, workloads: vec![workload] };
+    assert!(message.encode().unwrap().len() <= MESSAGE_BYTES_MAX / 2 + 1024);
+}
+
+/// Values that are wrong in most places and right in some.
+fn value() -> impl Strategy<Value = Value> {
+    prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        any::<u64>().prop_map(Value::from),
+        (0..200i64).prop_map(Value::from),
+        any::<f64>().prop_map(Value::from),
+        (0.0..2.0f64).prop_map(Value::from),
+        ".{0,8}".prop_map(Value::from),
+        "[a-z0-9/:;=.]{0,12}".prop_map(Value::from),
+        Just(json!([])),
+        Just(json!({})),
+        Just(json!([{}, null])),
+        Just(json!({"type": "geo", "threshold": 18446744073709551615u64})),
+    ]
+}
+
+/// All places of a document, as JSON pointers.
+fn places(value: &Value, at: String, into: &mut Vec<String>) {
+    match value {
+        Value::Object(object) => {
+            object.iter().for_each(|(key, value)| places(value, format!("{at}/{key}"), into));
+        }
+        Value::Array(items) => {
+            items.iter().enumerate().for_each(|(n, v)| places(v, format!("{at}/{n}"), into));
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+    into.push(at);
+}
+
+/// Whether the table took what the typed model could not read.
+fn is_gap(errors: &SlaErrors) -> bool {
+    matches!(errors, SlaErrors::Fields(all)
+        if all.iter().any(|e| e.found == "a document that cannot be read"))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_changed_document_is_read_or_refused(
+        changes in prop::collection::vec((any::<prop::sample::Index>(), value()), 1..6),
+        removed in prop::option::of(any::<prop::sample::Index>()),
+    ) {
+        let mut document: Value = serde_json::from_str(FULL).unwrap();
+        for (at, value) in changes {
+            let mut all = Vec::new();
+            places(&document, String::new(), &mut all);
+            *document.pointer_mut(&all[at.index(all.len())]).unwrap() = value;
+        }
+        if let Some(at) = removed {
+            let mut all = Vec::new();
+            places(&document, String::new(), &mut all);
+            if let Some((parent, key)) = all[at.index(all.len())].rsplit_once('/')
+                && let Some(Value::Object(object)) = document.pointer_mut(parent)
+            {
+                object.remove(key);
+            }
+        }
+        match sla::parse(document.to_string().as_bytes()) {
+            Ok(sla) => {
+                let again = serde_json::to_string(&sla).unwrap();
+                prop_assert_eq!(sla::parse(again.as_bytes()), Ok(sla.clone()));
+                for service in sla.applications.iter().flat_map(|a| &a.microservices) {
+                    let spec = service_spec(service);
+                    prop_assert!(
+                        spec.extra.is_empty() || serde_json::from_str::<Value>(&spec.extra).is_ok()
+                    );
+                }
+            }
+            Err(errors) => prop_assert!(!is_gap(&errors), "{}", errors),
+        }
+    }
+
+    #[test]
+    fn one_field_at_a_time_leaves_no_gap(at in any::<prop::sample::Index>(), value in value()) {
+        let mut document: Value = serde_json::from_str(FULL).unwrap();
+        let mut all = Vec::new();
+        places(&document, String::new(), &mut all);
+        *document.pointer_mut(&all[at.index(all.len())]).unwrap() = value;
+        if let Err(errors) = sla::check(document) {
+            prop_assert!(!is_gap(&errors), "{}", errors);
+        }
+    }
+
+    #[test]
+    fn any_bytes_are_read_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        prop_assert!(sla::parse(&bytes).is_err());
+    }
+
+    #[test]
+    fn a_damaged_text_is_read_or_refused(
+        damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
+    ) {
+        let mut bytes = FULL.as_bytes().to_vec();
+        for (at, byte) in damage {
+            let at = at.index(bytes.len());
+            bytes[at] = byte;
+        }
+        if let Err(errors) = sla::parse(&bytes) {
+            prop_assert!(!is_gap(&errors), "{}", errors);
+        }
+    }
+}
