@@ -91,7 +91,8 @@ impl Desired {
             | Down::StreamOpen { .. }
             | Down::StreamData { .. }
             | Down::StreamCredit { .. }
-            | Down::StreamClose { .. } => Step::Ignored,
+            | Down::StreamClose { .. }
+            | Down::StreamResize { .. } => Step::Ignored,
         }
     }
 

@@ -169,6 +169,7 @@ fn downs() -> Vec<Down> {
         Down::StreamData { stream, bytes: b"ls\n".to_vec() },
         Down::StreamCredit { stream, bytes: CREDIT_BYTES },
         Down::StreamClose { stream },
+        Down::StreamResize { stream, rows: 50, columns: 200 },
     ]
 }
 
@@ -198,6 +199,7 @@ fn down_name(message: &Down) -> &'static str {
         Down::StreamData { .. } => "down-stream-data",
         Down::StreamCredit { .. } => "down-stream-credit",
         Down::StreamClose { .. } => "down-stream-close",
+        Down::StreamResize { .. } => "down-stream-resize",
     }
 }
 
@@ -348,7 +350,7 @@ proptest! {
 
     #[test]
     fn a_damaged_message_is_read_or_refused(
-        which in 0..18usize,
+        which in 0..19usize,
         damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
         cut in prop::option::of(any::<prop::sample::Index>()),
     ) {

@@ -359,7 +359,7 @@ fn a_service_fits_a_message() {
         error_of(&document),
         format!(
             "$.applications[0].microservices[0]: a service of {bytes} bytes, \
-             expected at most 131072 bytes"
+             expected at most 97280 bytes"
         )
     );
 }

@@ -8,8 +8,9 @@ pub const APPLICATIONS_MAX: usize = 64;
 /// Services in one application.
 pub const SERVICES_MAX: usize = 256;
 
-/// Bytes of one service as compact JSON: its workload then takes half a message at most.
-pub const SERVICE_BYTES_MAX: usize = crate::MESSAGE_BYTES_MAX / 2;
+/// Bytes of one service as compact JSON: with names and lengths its workload then takes less
+/// than the 96 KiB of which two fit one message.
+pub const SERVICE_BYTES_MAX: usize = 95 * 1024;
 
 /// Entries of `cmd`, `environment` and other lists: what execve takes without surprise.
 const LIST_MAX: usize = 512;

@@ -219,6 +219,15 @@ pub enum Down {
         /// Which stream.
         stream: StreamId,
     },
+    /// The terminal at the other end has another size.
+    StreamResize {
+        /// Which stream.
+        stream: StreamId,
+        /// Lines.
+        rows: u16,
+        /// Characters a line.
+        columns: u16,
+    },
 }
 
 /// Why bytes are no message.

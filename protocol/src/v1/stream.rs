@@ -1,7 +1,10 @@
 //! Logs and exec: streams inside the connection that the child opened.
 //!
 //! Flow control is by credit: the child sends no more output than the parent has granted,
-//! so that a slow client far away fills no memory on the way.
+//! so that a slow client far away fills no memory on the way. A stream begins with none; who
+//! opens it grants up to [`CREDIT_BYTES`] right behind, and more as output is taken.
+//! Input has no credit: a child keeps [`CREDIT_BYTES`] that its workload has not read, and
+//! ends a stream whose client sends more with [`StreamFault::TooMany`].
 
 use crate::id::InstanceId;
 use crate::v1::ExitCause;
@@ -64,7 +67,7 @@ pub enum StreamFault {
     Unsupported,
     /// Nobody who knows can be reached.
     Unreachable,
-    /// Too many streams at once.
+    /// Too many streams at once, or too much input that is not read.
     TooMany,
     /// The backend failed.
     Failed,
