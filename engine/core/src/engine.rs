@@ -1,0 +1,400 @@
+//! The state of a node and the way inputs take through it.
+//!
+//! Handlers change slots and note what follows; `settle` then gives out effects in the one
+//! order that is safe: persist, act, report.
+
+use crate::ledger::{Entry, HeldEntry, Ledger};
+use crate::slot::{Follow, Held, NEVER_MS, Phase, Slot, SlotView};
+use crate::telemetry::Filter;
+use crate::{BackendFacts, Effect, HandleBytes, Identity, Input, LedgerError, Now, Outcome, admit};
+use marram_backend_api::Observed;
+use marram_protocol::desired::{Desired, Step};
+use marram_protocol::id::InstanceId;
+use marram_protocol::state::InstanceState;
+use marram_protocol::v1::{
+    ChildKind, Down, Generation, Hello, InstanceStatus, Scope, Summary, Up, Workload,
+};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+/// Statuses in one message: with the longest details it stays under the message limit.
+const STATUSES_MAX: usize = 200;
+
+/// A node, as a state machine.
+#[derive(Debug)]
+pub struct Engine {
+    identity: Identity,
+    desired: Desired,
+    slots: BTreeMap<InstanceId, Slot>,
+    backends: BTreeMap<String, BackendFacts>,
+    /// Found on the host, and not known whether desired: nobody has told yet.
+    strays: BTreeMap<InstanceId, String>,
+    host: Option<(Summary, Vec<(String, String)>)>,
+    link_up: bool,
+    draining: bool,
+    drained_told: bool,
+    writes: u64,
+    filter: Filter,
+    effects: VecDeque<Effect>,
+    notes: Notes,
+}
+
+/// What follows from an input, not yet in order.
+#[derive(Debug, Default)]
+struct Notes {
+    persist: bool,
+    report: BTreeSet<InstanceId>,
+    farewells: Vec<InstanceStatus>,
+    sends: Vec<Up>,
+}
+
+impl Engine {
+    /// An engine that goes on from its ledger, or starts with none.
+    pub fn restore(
+        identity: Identity,
+        ledger: Option<&[u8]>,
+        now: Now,
+    ) -> Result<Self, LedgerError> {
+        let ledger = ledger.map(Ledger::decode).transpose()?.unwrap_or_default();
+        let wanted = ledger.entries.iter().filter_map(|e| e.desired.clone()).collect();
+        let slots = ledger.entries.into_iter().map(|e| (e.instance, restored(e, now))).collect();
+        Ok(Self {
+            identity,
+            desired: Desired::restore(ledger.generation, wanted),
+            slots,
+            backends: BTreeMap::new(),
+            strays: BTreeMap::new(),
+            host: None,
+            link_up: false,
+            draining: false,
+            drained_told: false,
+            writes: ledger.writes,
+            filter: Filter::default(),
+            effects: VecDeque::new(),
+            notes: Notes::default(),
+        })
+    }
+
+    /// Takes an input.
+    pub fn handle(&mut self, now: Now, input: Input) {
+        match input {
+            Input::Host { summary, facts } => self.host(summary, facts),
+            Input::Backend { facts, found } => self.backend(facts, found, now),
+            Input::LinkUp => self.link_up(),
+            Input::LinkDown => self.link_up = false,
+            Input::Parent(message) => self.parent(message, now),
+            Input::Done(id, outcome) => self.done(id, outcome, now),
+            Input::Exited(id, exit) => self.each(id, |slot| slot.exited(&exit, now)),
+            Input::Progress(id, done, all) => self.each(id, |slot| slot.progress(done, all, now)),
+            Input::Telemetry(sample) => {
+                if self.link_up {
+                    let passed = self.filter.pass(sample, now.mono_ms);
+                    self.notes.sends.extend(passed.map(Up::Telemetry));
+                }
+            }
+            Input::Drain => self.draining = true,
+        }
+        self.settle(now);
+    }
+
+    /// Does what is due. Called early it does nothing.
+    pub fn handle_timeout(&mut self, now: Now) {
+        self.settle(now);
+    }
+
+    /// The next thing to do, in order.
+    pub fn poll_effect(&mut self) -> Option<Effect> {
+        self.effects.pop_front()
+    }
+
+    /// When [`Engine::handle_timeout`] has something to do, on the clock of `mono_ms`.
+    pub fn poll_timeout(&self) -> Option<u64> {
+        self.host.as_ref()?;
+        self.slots.values().filter_map(|slot| slot.due_ms(self.draining)).min()
+    }
+
+    /// All instances that the node knows.
+    pub fn slots(&self) -> impl Iterator<Item = (InstanceId, SlotView<'_>)> {
+        self.slots.iter().map(|(id, slot)| (*id, slot.view()))
+    }
+
+    /// One instance.
+    pub fn slot(&self, id: InstanceId) -> Option<SlotView<'_>> {
+        self.slots.get(&id).map(Slot::view)
+    }
+
+    /// What is held of the cluster's desired state.
+    pub fn generation(&self) -> Generation {
+        self.desired.generation()
+    }
+
+    fn host(&mut self, summary: Summary, facts: Vec<(String, String)>) {
+        let known = self.host.replace((summary.clone(), facts));
+        if self.link_up && known.is_none_or(|(known, _)| known != summary) {
+            self.notes.sends.push(Up::Summary(summary));
+        }
+    }
+
+    fn link_up(&mut self) {
+        self.link_up = true;
+        self.filter.reset();
+        let (summary, facts) = self.host.clone().unwrap_or_default();
+        self.notes.sends.push(Up::Hello(Hello {
+            child: self.identity.id,
+            kind: ChildKind::Node,
+            name: self.identity.name.clone(),
+            version: self.identity.version.clone(),
+            incarnation: self.identity.incarnation,
+            generation: self.desired.generation(),
+            summary,
+            facts,
+        }));
+        let statuses: Vec<InstanceStatus> = self.slots.values().map(|s| s.status.clone()).collect();
+        let parts = statuses.chunks(STATUSES_MAX).count().max(1);
+        let mut chunks = statuses.chunks(STATUSES_MAX);
+        for part in 0..parts {
+            let scope = Scope::Snapshot { first: part == 0, last: part + 1 == parts };
+            let statuses = chunks.next().unwrap_or_default().to_vec();
+            self.notes.sends.push(Up::Observed { scope, statuses });
+        }
+    }
+
+    fn parent(&mut self, message: Down, now: Now) {
+        if let Down::Welcome { epoch, .. } = message {
+            return self.desired.welcome(epoch);
+        }
+        match self.desired.receive(message) {
+            Step::Ignored => {}
+            Step::Ask(question) => self.notes.sends.push(*question),
+            // A cluster of this version never sends more; one that does is not followed.
+            Step::TooMany(_) => {}
+            Step::Applied(changed) => self.applied(&changed, now),
+        }
+    }
+
+    fn applied(&mut self, changed: &BTreeSet<InstanceId>, now: Now) {
+        self.notes.persist = true;
+        for id in changed {
+            let workload = self.desired.workloads().get(id).cloned();
+            match (self.slots.get_mut(id), workload) {
+                (Some(slot), workload) => slot.desire(workload, now),
+                (None, Some(workload)) => {
+                    self.slots.insert(*id, Slot::new(workload, now));
+                    self.notes.report.insert(*id);
+                }
+                (None, None) => {}
+            }
+        }
+        for (id, backend) in std::mem::take(&mut self.strays) {
+            self.found_unheld(id, &backend, now);
+        }
+    }
+
+    /// A backend has something that no slot holds: it is cleared away, once it is known
+    /// what is desired, and made anew if it is.
+    fn found_unheld(&mut self, id: InstanceId, backend: &str, now: Now) {
+        if self.desired.generation() == Generation::default() {
+            self.strays.insert(id, backend.to_owned());
+            return;
+        }
+        match self.slots.get_mut(&id) {
+            None => drop(self.slots.insert(id, Slot::stray(id, backend, now))),
+            Some(slot) if slot.held.is_none() && !slot.busy => {
+                let held = Held { backend: backend.to_owned(), digest: 0, handle: None };
+                slot.held = Some(held);
+                slot.phase = Phase::Ended { at_ms: now.mono_ms };
+            }
+            // Held by another backend: it will be seen again when that one has let go.
+            Some(_) => {}
+        }
+    }
+
+    fn backend(
+        &mut self,
+        facts: BackendFacts,
+        found: Option<Vec<(InstanceId, Observed)>>,
+        now: Now,
+    ) {
+        let name = facts.name.clone();
+        self.backends.insert(name.clone(), facts);
+        let Some(found) = found else { return };
+        let found: BTreeMap<InstanceId, Observed> = found.into_iter().collect();
+        for (id, slot) in &mut self.slots {
+            if slot.busy || slot.held.as_ref().is_none_or(|held| held.backend != name) {
+                continue;
+            }
+            let follow = match (found.get(id), slot.phase) {
+                (None, _) => slot.observed(Observed::Absent, now),
+                (Some(_), Phase::Unseen { .. } | Phase::Running) => {
+                    let has_handle = slot.held.as_ref().is_some_and(|h| h.handle.is_some());
+                    let at_ms = now.mono_ms;
+                    // Without a handle it was never started: begin anew.
+                    slot.phase = match has_handle {
+                        true => Phase::Unseen { at_ms },
+                        false => Phase::Ended { at_ms },
+                    };
+                    Follow::default()
+                }
+                (Some(_), _) => Follow::default(),
+            };
+            self.notes.follow(*id, follow);
+        }
+        for id in found.into_keys() {
+            let held = self.slots.get(&id).and_then(|slot| slot.held.as_ref());
+            if held.is_none_or(|held| held.backend != name) {
+                self.found_unheld(id, &name, now);
+            }
+        }
+    }
+
+    fn done(&mut self, id: InstanceId, outcome: Outcome, now: Now) {
+        self.each(id, |slot| slot.done(outcome, now));
+    }
+
+    fn each(&mut self, id: InstanceId, change: impl FnOnce(&mut Slot) -> Follow) {
+        if let Some(slot) = self.slots.get_mut(&id) {
+            let follow = change(slot);
+            self.notes.follow(id, follow);
+        }
+    }
+
+    /// Gives new instances a backend or refuses them, finds what is due, and puts it all
+    /// in order.
+    fn settle(&mut self, now: Now) {
+        self.admit_due(now);
+        let mut acts = Vec::new();
+        for (id, slot) in &mut self.slots {
+            let Some(effect) = slot.next(now, self.draining) else { continue };
+            if let Effect::Prepare { .. } = effect {
+                slot.set_state(InstanceState::Creating, "", now);
+                self.notes.report.insert(*id);
+            }
+            acts.push(effect);
+        }
+        self.bury(now);
+        let notes = std::mem::take(&mut self.notes);
+        if notes.persist {
+            self.writes += 1;
+            let bytes = self.ledger().encode();
+            self.effects.push_back(Effect::Persist { generation: self.writes, bytes });
+        }
+        self.effects.extend(acts);
+        self.tell(notes);
+        if self.draining && !self.drained_told && self.slots.values().all(Slot::is_still) {
+            self.drained_told = true;
+            self.effects.push_back(Effect::Drained);
+        }
+    }
+
+    fn admit_due(&mut self, now: Now) {
+        let Some((host, _)) = self.host.as_ref().filter(|_| !self.draining) else { return };
+        let due = |slot: &Slot| {
+            let idle = matches!(slot.phase, Phase::Idle { at_ms } if at_ms <= now.mono_ms);
+            idle && slot.held.is_none() && !slot.busy
+        };
+        let ids: Vec<InstanceId> =
+            self.slots.iter().filter(|(_, slot)| due(slot)).map(|(id, _)| *id).collect();
+        for id in ids {
+            let Some(workload) = self.slots.get(&id).and_then(|s| s.desired.clone()) else {
+                continue;
+            };
+            let others = self
+                .slots
+                .iter()
+                .filter(|(other, slot)| **other != id && slot.holds_room())
+                .filter_map(|(_, slot)| slot.desired.as_ref());
+            let verdict = admit::room(&workload, others, host)
+                .and_then(|()| admit::backend(&workload, self.backends.values()));
+            let verdict = verdict.map(str::to_owned);
+            let Some(slot) = self.slots.get_mut(&id) else { continue };
+            let follow = slot.admitted(verdict, &workload, now);
+            self.notes.follow(id, follow);
+        }
+    }
+
+    /// Removes slots of which nothing is left, with a last word to the cluster.
+    fn bury(&mut self, now: Now) {
+        let gone: Vec<InstanceId> =
+            self.slots.iter().filter(|(_, s)| s.is_gone()).map(|(id, _)| *id).collect();
+        for id in gone {
+            let Some(mut slot) = self.slots.remove(&id) else { continue };
+            slot.set_state(InstanceState::Undeployed, "removed", now);
+            self.notes.report.remove(&id);
+            self.notes.farewells.push(slot.status);
+            self.notes.persist = true;
+        }
+    }
+
+    fn tell(&mut self, mut notes: Notes) {
+        if !self.link_up {
+            return;
+        }
+        let mut statuses: Vec<InstanceStatus> =
+            notes.report.iter().filter_map(|id| Some(self.slots.get(id)?.status.clone())).collect();
+        statuses.append(&mut notes.farewells);
+        self.effects.extend(notes.sends.into_iter().map(Effect::Send));
+        for statuses in statuses.chunks(STATUSES_MAX) {
+            let statuses = statuses.to_vec();
+            self.effects.push_back(Effect::Send(Up::Observed { scope: Scope::Change, statuses }));
+        }
+    }
+
+    fn ledger(&self) -> Ledger {
+        let entry = |(id, slot): (&InstanceId, &Slot)| Entry {
+            instance: *id,
+            desired: slot.desired.clone(),
+            held: slot.held.as_ref().map(|held| HeldEntry {
+                backend: held.backend.clone(),
+                digest: held.digest,
+                handle: held.handle.as_ref().map(Into::into),
+            }),
+            completed: slot.status.state == InstanceState::Completed,
+            restarts: slot.status.restarts,
+            exit: slot.status.exit,
+        };
+        Ledger {
+            writes: self.writes,
+            generation: self.desired.generation(),
+            entries: self.slots.iter().map(entry).collect(),
+        }
+    }
+}
+
+impl Notes {
+    fn follow(&mut self, id: InstanceId, follow: Follow) {
+        self.persist |= follow.persist;
+        if follow.report {
+            self.report.insert(id);
+        }
+    }
+}
+
+/// A slot as it was written down.
+fn restored(entry: Entry, now: Now) -> Slot {
+    let empty = || Workload {
+        instance: entry.instance,
+        revision: 0,
+        name: String::new(),
+        spec: Default::default(),
+    };
+    let mut slot = Slot::new(entry.desired.clone().unwrap_or_else(empty), now);
+    slot.desired = entry.desired;
+    slot.has_run = true;
+    slot.status.restarts = entry.restarts;
+    slot.status.exit = entry.exit;
+    slot.held = entry.held.map(|held| Held {
+        backend: held.backend,
+        digest: held.digest,
+        handle: held.handle.map(HandleBytes::from),
+    });
+    if entry.completed {
+        slot.phase = Phase::Over;
+        slot.set_state(InstanceState::Completed, "", now);
+    } else if slot.held.is_some() {
+        slot.phase = Phase::Unseen { at_ms: NEVER_MS };
+        slot.set_state(InstanceState::Unknown, "the engine has started and looks for it", now);
+    }
+    slot
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,84 @@
+//! What a tier knows of one instance.
+
+use crate::Now;
+use marram_protocol::id::ChildId;
+use marram_protocol::state::InstanceState;
+use marram_protocol::v1::{InstanceStatus, Workload};
+use std::collections::BTreeMap;
+
+/// One instance in a tier's books.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Instance {
+    pub(crate) workload: Workload,
+    pub(crate) placed: Option<ChildId>,
+    pub(crate) removing: bool,
+    pub(crate) status: InstanceStatus,
+    pub(crate) tried: BTreeMap<ChildId, String>,
+    /// When to look for a place again, and how often that was in vain.
+    pub(crate) retry_at_ms: Option<u64>,
+    pub(crate) retries: u32,
+}
+
+impl Instance {
+    pub(crate) fn new(workload: Workload, now: Now) -> Self {
+        let status = InstanceStatus {
+            instance: workload.instance,
+            revision: workload.revision,
+            state: InstanceState::Requested,
+            detail: String::new(),
+            restarts: 0,
+            exit: None,
+            since_unix_ms: now.unix_ms,
+            node: None,
+        };
+        Self {
+            workload,
+            placed: None,
+            removing: false,
+            status,
+            tried: BTreeMap::new(),
+            retry_at_ms: None,
+            retries: 0,
+        }
+    }
+
+    /// Notes a state that this tier itself has brought about.
+    pub(crate) fn set_state(&mut self, state: InstanceState, detail: &str, now: Now) {
+        if self.status.state != state {
+            self.status.since_unix_ms = now.unix_ms;
+        }
+        self.status.state = state;
+        self.status.detail = InstanceStatus::detail(detail);
+        self.status.revision = self.workload.revision;
+    }
+
+    /// Whether resources of the child it is placed on are held for it.
+    pub(crate) fn holds(&self) -> bool {
+        self.placed.is_some() && !self.status.state.is_over()
+    }
+
+    /// What is desired.
+    pub fn workload(&self) -> &Workload {
+        &self.workload
+    }
+
+    /// The child it is placed on.
+    pub fn placed(&self) -> Option<ChildId> {
+        self.placed
+    }
+
+    /// To be gone as soon as the child says so.
+    pub fn is_removing(&self) -> bool {
+        self.removing
+    }
+
+    /// The last that was heard. [`crate::Tier::status`] says what that is worth now.
+    pub fn last_status(&self) -> &InstanceStatus {
+        &self.status
+    }
+
+    /// Children that refused it, with their reasons.
+    pub fn tried(&self) -> &BTreeMap<ChildId, String> {
+        &self.tried
+    }
+}

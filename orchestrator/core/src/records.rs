@@ -1,0 +1,147 @@
+//! What a tier keeps on disk, as keys and values of bytes.
+//!
+//! Only decisions are kept: who the children are, what is desired and where it was placed.
+//! What is observed is asked for again after a start, so that nothing is written while
+//! nothing is decided.
+//!
+//! A value begins with the version of its layout; an unknown one is an error, never a guess.
+
+use crate::child::Child;
+use crate::instance::Instance;
+use marram_protocol::id::{ChildId, InstanceId};
+use marram_protocol::v1::{ChildKind, Generation, Workload};
+use serde::{Deserialize, Serialize};
+
+/// Layout of all values.
+const VERSION: u8 = 1;
+
+/// Why what was on disk cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RecordError {
+    /// The key is none of ours.
+    #[error("unknown record {0:02x?}")]
+    Key(Vec<u8>),
+    /// The layout is not known to this program.
+    #[error("record {key:02x?} has layout {version:?}, known is {VERSION}")]
+    Version {
+        /// Of which record.
+        key: Vec<u8>,
+        /// Found; `None` for an empty value.
+        version: Option<u8>,
+    },
+    /// The value does not fit its layout.
+    #[error("record {key:02x?} is damaged: {why}")]
+    Damaged {
+        /// Of which record.
+        key: Vec<u8>,
+        /// In the decoder's words.
+        why: String,
+    },
+}
+
+/// Names a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Key {
+    /// The tier's epoch.
+    Epoch,
+    /// What is held of the parent's desired state.
+    Parent,
+    /// A child.
+    Child(ChildId),
+    /// An instance.
+    Instance(InstanceId),
+}
+
+/// What a record says.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Record {
+    Epoch(u64),
+    Parent(Generation),
+    Child(ChildRecord),
+    Instance(Box<InstanceRecord>),
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct ChildRecord {
+    pub(crate) name: String,
+    pub(crate) kind: ChildKind,
+    pub(crate) number: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct InstanceRecord {
+    pub(crate) workload: Workload,
+    pub(crate) placed: Option<ChildId>,
+    pub(crate) removing: bool,
+}
+
+impl Key {
+    pub(crate) fn encode(self) -> Vec<u8> {
+        match self {
+            Self::Epoch => b"e".to_vec(),
+            Self::Parent => b"p".to_vec(),
+            Self::Child(id) => [b"c".as_slice(), &id.0].concat(),
+            Self::Instance(id) => {
+                [b"i".as_slice(), &id.service.0, &id.number.to_be_bytes()].concat()
+            }
+        }
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Self, RecordError> {
+        let bad = || RecordError::Key(bytes.to_vec());
+        match bytes.split_first() {
+            Some((b'e', [])) => Ok(Self::Epoch),
+            Some((b'p', [])) => Ok(Self::Parent),
+            Some((b'c', id)) => Ok(Self::Child(ChildId(id.try_into().map_err(|_| bad())?))),
+            Some((b'i', rest)) => {
+                let (service, number) = rest.split_at_checked(12).ok_or_else(bad)?;
+                let service = service.try_into().map_err(|_| bad())?;
+                let number = number.try_into().map_err(|_| bad())?;
+                Ok(Self::Instance(InstanceId {
+                    service: marram_protocol::id::ServiceId(service),
+                    number: u32::from_be_bytes(number),
+                }))
+            }
+            _ => Err(bad()),
+        }
+    }
+}
+
+impl From<&Child> for ChildRecord {
+    fn from(child: &Child) -> Self {
+        Self { name: child.name.clone(), kind: child.kind, number: child.number }
+    }
+}
+
+impl From<&Instance> for InstanceRecord {
+    fn from(instance: &Instance) -> Self {
+        Self {
+            workload: instance.workload.clone(),
+            placed: instance.placed,
+            removing: instance.removing,
+        }
+    }
+}
+
+/// A value as it goes to disk.
+pub(crate) fn encode(value: &impl Serialize) -> Vec<u8> {
+    // Types of this module cannot refuse to be written, and a vector takes any length.
+    postcard::to_extend(value, vec![VERSION]).expect("plain types encode into memory")
+}
+
+/// A record as it came from disk.
+pub(crate) fn decode(key: &[u8], value: &[u8]) -> Result<(Key, Record), RecordError> {
+    let name = Key::decode(key)?;
+    let Some((&VERSION, body)) = value.split_first() else {
+        return Err(RecordError::Version { key: key.to_vec(), version: value.first().copied() });
+    };
+    let record = match name {
+        Key::Epoch => postcard::from_bytes(body).map(Record::Epoch),
+        Key::Parent => postcard::from_bytes(body).map(Record::Parent),
+        Key::Child(_) => postcard::from_bytes(body).map(Record::Child),
+        Key::Instance(_) => postcard::from_bytes(body).map(Record::Instance),
+    };
+    let damaged =
+        |e: postcard::Error| RecordError::Damaged { key: key.to_vec(), why: e.to_string() };
+    Ok((name, record.map_err(damaged)?))
+}

@@ -1,0 +1,371 @@
+//! The state of a tier and the way inputs take through it.
+//!
+//! Handlers change state and note what follows from it in [`Notes`]; `flush` then turns the
+//! notes into effects in the one order that is safe: persist, children, parent, watchers.
+
+use crate::child::Child;
+use crate::instance::Instance;
+use crate::records::{self, ChildRecord, InstanceRecord, Key, Record};
+use crate::upward::Reporting;
+use crate::{Effect, Identity, Input, Now, RecordError, WORKLOAD_BYTES_MAX};
+use marram_placement::{BEST_FIT, Policy};
+use marram_protocol::CLUSTER_INSTANCES_MAX;
+use marram_protocol::desired::Desired;
+use marram_protocol::id::{ChildId, InstanceId};
+use marram_protocol::state::InstanceState;
+use marram_protocol::v1::{
+    ChildKind, Generation, InstanceStatus, NodeRef, Workload, WorkloadUsage,
+};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+/// Why a workload cannot be taken at all.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum TierError {
+    /// Larger than messages carry.
+    #[error("the service takes {0} bytes as a message, at most {WORKLOAD_BYTES_MAX} are allowed")]
+    TooLarge(usize),
+    /// The tier is full.
+    #[error("{CLUSTER_INSTANCES_MAX} instances are the most that a tier takes")]
+    TooMany,
+    /// A number is given once.
+    #[error("instance {0} exists")]
+    Exists(InstanceId),
+}
+
+/// A cluster or the root, as a state machine.
+#[derive(Debug)]
+pub struct Tier {
+    pub(crate) identity: Identity,
+    pub(crate) epoch: u64,
+    pub(crate) children: BTreeMap<ChildId, Child>,
+    pub(crate) instances: BTreeMap<InstanceId, Instance>,
+    /// What the parent desires; the root has no parent.
+    pub(crate) desired: Option<Desired>,
+    pub(crate) policy: &'static dyn Policy,
+    pub(crate) reporting: Reporting,
+    pub(crate) notes: Notes,
+    effects: VecDeque<Effect>,
+}
+
+/// What follows from an input, not yet in order.
+#[derive(Debug, Default)]
+pub(crate) struct Notes {
+    /// Records to be written, or deleted if what they name is gone.
+    pub(crate) dirty: BTreeSet<Key>,
+    /// For each child, the instances whose desired state there is other than before.
+    pub(crate) retold: BTreeMap<ChildId, BTreeSet<InstanceId>>,
+    /// Messages that wait for what is persisted with them.
+    pub(crate) sends: Vec<Effect>,
+    /// Instances whose status the parent and watchers shall hear.
+    pub(crate) changed: BTreeSet<InstanceId>,
+    /// Last words of instances that are no more.
+    pub(crate) farewells: Vec<InstanceStatus>,
+    /// Room was made, or a child can do more: look for places again.
+    pub(crate) wake: bool,
+}
+
+impl Tier {
+    /// A tier with an empty disk. A root has no parent. `epoch` is drawn at random, not 0.
+    pub fn new(identity: Identity, is_root: bool, epoch: u64) -> Self {
+        let mut tier = Self {
+            identity,
+            epoch,
+            children: BTreeMap::new(),
+            instances: BTreeMap::new(),
+            desired: (!is_root).then(Desired::default),
+            policy: BEST_FIT,
+            reporting: Reporting::default(),
+            notes: Notes::default(),
+            effects: VecDeque::new(),
+        };
+        tier.notes.dirty.insert(Key::Epoch);
+        tier.flush(Now::default());
+        tier
+    }
+
+    /// A tier from what it has persisted; `new_epoch` is used if that is nothing.
+    pub fn restore(
+        identity: Identity,
+        is_root: bool,
+        new_epoch: u64,
+        records: impl IntoIterator<Item = (Vec<u8>, Vec<u8>)>,
+        now: Now,
+    ) -> Result<Self, RecordError> {
+        let mut tier = Self::new(identity, is_root, new_epoch);
+        let mut generation = Generation::default();
+        for (key, value) in records {
+            match records::decode(&key, &value)? {
+                (_, Record::Epoch(epoch)) => {
+                    tier.epoch = epoch;
+                    tier.effects.clear();
+                }
+                (_, Record::Parent(held)) => generation = held,
+                (Key::Child(id), Record::Child(record)) => tier.restore_child(id, record),
+                (Key::Instance(id), Record::Instance(record)) => {
+                    tier.restore_instance(id, *record, now);
+                }
+                (Key::Epoch | Key::Parent | Key::Child(_) | Key::Instance(_), _) => {
+                    return Err(RecordError::Key(key));
+                }
+            }
+        }
+        tier.link_restored(generation);
+        Ok(tier)
+    }
+
+    fn restore_child(&mut self, id: ChildId, record: ChildRecord) {
+        let mut child = Child::new(id, record.name, record.kind);
+        child.number = record.number;
+        self.children.insert(id, child);
+    }
+
+    fn restore_instance(&mut self, id: InstanceId, record: InstanceRecord, now: Now) {
+        let mut instance = Instance::new(record.workload, now);
+        instance.placed = record.placed;
+        instance.removing = record.removing;
+        if instance.placed.is_none() {
+            instance.retry_at_ms = Some(now.mono_ms);
+        }
+        self.instances.insert(id, instance);
+    }
+
+    /// Records come in any order; what refers to others is put together at the end.
+    fn link_restored(&mut self, generation: Generation) {
+        let ids: Vec<InstanceId> = self.instances.keys().copied().collect();
+        for id in ids {
+            let Some(instance) = self.instances.get_mut(&id) else { continue };
+            let child = instance.placed.and_then(|child| self.children.get_mut(&child));
+            match child {
+                Some(child) => {
+                    instance.status.state = scheduled(child.kind);
+                    child.hold(instance);
+                }
+                None => instance.placed = None,
+            }
+        }
+        if let Some(desired) = &mut self.desired {
+            let wanted = self.instances.values().filter(|i| !i.removing);
+            *desired = Desired::restore(generation, wanted.map(|i| i.workload.clone()).collect());
+        }
+    }
+
+    /// Whether `workload` could be deployed by an operator; touches nothing.
+    pub fn check(&self, workload: &Workload) -> Result<(), TierError> {
+        let size = workload_bytes(workload);
+        if size > WORKLOAD_BYTES_MAX {
+            return Err(TierError::TooLarge(size));
+        }
+        if self.instances.contains_key(&workload.instance) {
+            return Err(TierError::Exists(workload.instance));
+        }
+        if self.instances.len() >= CLUSTER_INSTANCES_MAX {
+            return Err(TierError::TooMany);
+        }
+        Ok(())
+    }
+
+    /// Takes an input.
+    pub fn handle(&mut self, now: Now, input: Input) {
+        match input {
+            Input::Deploy(workload) => {
+                if self.check(&workload).is_ok() {
+                    self.add(workload, now);
+                }
+            }
+            Input::Remove(instance) => self.remove(instance, now),
+            Input::ParentUp => self.parent_up(now),
+            Input::ParentGone => self.parent_gone(now),
+            Input::Parent(message) => self.hear_parent(message, now),
+            Input::Child(child, message) => self.hear_child(child, message, now),
+            Input::ChildGone(child, incarnation) => self.child_gone(child, incarnation, now),
+        }
+        self.flush(now);
+    }
+
+    /// Does what is due. Called early it does nothing.
+    pub fn handle_timeout(&mut self, now: Now) {
+        let due: Vec<InstanceId> = self
+            .instances
+            .iter()
+            .filter(|(_, i)| i.retry_at_ms.is_some_and(|at| at <= now.mono_ms))
+            .map(|(id, _)| *id)
+            .collect();
+        for id in due {
+            if let Some(instance) = self.instances.get_mut(&id) {
+                instance.tried.clear();
+            }
+            self.place(id, now);
+        }
+        self.flush(now);
+    }
+
+    /// The next thing to do, in order.
+    pub fn poll_effect(&mut self) -> Option<Effect> {
+        self.effects.pop_front()
+    }
+
+    /// When [`Tier::handle_timeout`] has something to do, on the clock of `mono_ms`.
+    pub fn poll_timeout(&self) -> Option<u64> {
+        let retries = self.instances.values().filter_map(|i| i.retry_at_ms).min();
+        [retries, self.reporting.due_ms()].into_iter().flatten().min()
+    }
+
+    /// Takes a new or changed workload into the books and looks for a place.
+    pub(crate) fn add(&mut self, workload: Workload, now: Now) {
+        let id = workload.instance;
+        self.notes.dirty.insert(Key::Instance(id));
+        self.notes.changed.insert(id);
+        let Some(known) = self.instances.get(&id) else {
+            self.instances.insert(id, Instance::new(workload, now));
+            return self.place(id, now);
+        };
+        let placed = known.placed;
+        self.account(id, |instance| {
+            instance.workload = workload;
+            instance.removing = false;
+            instance.tried.clear();
+        });
+        match placed {
+            // The child judges whether it can go on with what is asked now.
+            Some(child) => {
+                self.set_state(id, InstanceState::NodeScheduled, "told of a new revision", now);
+                self.notes.retold.entry(child).or_default().insert(id);
+            }
+            None => self.place(id, now),
+        }
+    }
+
+    /// Wants an instance gone: at once if no child has it, else when the child says so.
+    pub(crate) fn remove(&mut self, id: InstanceId, now: Now) {
+        let Some(instance) = self.instances.get_mut(&id) else { return };
+        let Some(child) = instance.placed else { return self.gone(id, now) };
+        instance.removing = true;
+        instance.retry_at_ms = None;
+        self.notes.dirty.insert(Key::Instance(id));
+        self.notes.changed.insert(id);
+        self.notes.retold.entry(child).or_default().insert(id);
+    }
+
+    /// Nothing of the instance is left anywhere.
+    pub(crate) fn gone(&mut self, id: InstanceId, now: Now) {
+        self.account(id, |instance| instance.placed = None);
+        let Some(mut instance) = self.instances.remove(&id) else { return };
+        instance.set_state(InstanceState::Undeployed, "removed", now);
+        self.notes.farewells.push(instance.status);
+        self.notes.dirty.insert(Key::Instance(id));
+        self.notes.changed.insert(id);
+        self.notes.wake = true;
+        self.reporting.usage.remove(&id);
+    }
+
+    /// Changes an instance and keeps the books of the child it is or was placed on.
+    pub(crate) fn account(&mut self, id: InstanceId, change: impl FnOnce(&mut Instance)) {
+        let Some(instance) = self.instances.get_mut(&id) else { return };
+        if let Some(child) = instance.placed.and_then(|c| self.children.get_mut(&c)) {
+            child.release(instance);
+        }
+        change(instance);
+        if let Some(child) = instance.placed.and_then(|c| self.children.get_mut(&c)) {
+            child.hold(instance);
+        }
+        self.reporting.summary_stale = true;
+    }
+
+    pub(crate) fn set_state(&mut self, id: InstanceId, state: InstanceState, why: &str, now: Now) {
+        self.account(id, |instance| instance.set_state(state, why, now));
+        self.notes.changed.insert(id);
+    }
+
+    /// Turns notes into effects: persist first, then tell children, parent and watchers.
+    fn flush(&mut self, now: Now) {
+        if std::mem::take(&mut self.notes.wake) {
+            self.place_waiting(now);
+        }
+        self.retell_children();
+        let mut notes = std::mem::take(&mut self.notes);
+        self.report(&mut notes, now);
+        if !notes.dirty.is_empty() {
+            let records = notes.dirty.iter().map(|key| (key.encode(), self.record(*key)));
+            let persist = Effect::Persist(records.collect());
+            self.effects.push_back(persist);
+        }
+        self.effects.extend(notes.sends);
+        self.effects.extend(notes.changed.into_iter().map(Effect::Changed));
+    }
+
+    fn record(&self, key: Key) -> Option<Vec<u8>> {
+        match key {
+            Key::Epoch => Some(records::encode(&self.epoch)),
+            Key::Parent => self.desired.as_ref().map(|d| records::encode(&d.generation())),
+            Key::Child(id) => {
+                self.children.get(&id).map(|c| records::encode(&ChildRecord::from(c)))
+            }
+            Key::Instance(id) => {
+                self.instances.get(&id).map(|i| records::encode(&InstanceRecord::from(i)))
+            }
+        }
+    }
+
+    /// What is believed of an instance: what its child said last, or unknown while nobody
+    /// can say.
+    pub fn status(&self, id: InstanceId) -> Option<InstanceStatus> {
+        let instance = self.instances.get(&id)?;
+        let mut status = instance.status.clone();
+        let Some(child) = instance.placed.and_then(|child| self.children.get(&child)) else {
+            return Some(status);
+        };
+        if child.kind == ChildKind::Node {
+            let address = child.fact("address").unwrap_or_default().to_owned();
+            status.node = Some(NodeRef { id: child.id, name: child.name.clone(), address });
+        }
+        let silent = !child.link.as_ref().is_some_and(|link| link.complete);
+        let dated = !status.state.is_over() && !matches!(status.state, InstanceState::Requested);
+        if silent && dated {
+            let last = status.state.name();
+            status.detail = format!("{} is not connected, last heard: {last}", child.name);
+            status.state = InstanceState::Unknown;
+        }
+        Some(status)
+    }
+
+    /// All instances.
+    pub fn instances(&self) -> &BTreeMap<InstanceId, Instance> {
+        &self.instances
+    }
+
+    /// All children, connected or not.
+    pub fn children(&self) -> &BTreeMap<ChildId, Child> {
+        &self.children
+    }
+
+    /// The connected child to ask about an instance.
+    pub fn route(&self, id: InstanceId) -> Option<ChildId> {
+        let child = self.instances.get(&id)?.placed?;
+        self.children.get(&child).filter(|c| c.is_connected()).map(|c| c.id)
+    }
+
+    /// What an instance uses, once its node has told.
+    pub fn usage(&self, id: InstanceId) -> Option<&WorkloadUsage> {
+        self.reporting.usage.get(&id)
+    }
+
+    /// The tier's own id, name and place.
+    pub fn identity(&self) -> &Identity {
+        &self.identity
+    }
+}
+
+/// The state of an instance that was handed to a child of this kind.
+pub(crate) fn scheduled(kind: ChildKind) -> InstanceState {
+    match kind {
+        ChildKind::Node => InstanceState::NodeScheduled,
+        ChildKind::Cluster => InstanceState::ClusterScheduled,
+    }
+}
+
+pub(crate) fn workload_bytes(workload: &Workload) -> usize {
+    postcard::experimental::serialized_size(workload).unwrap_or(usize::MAX)
+}
+
+#[cfg(test)]
+mod tests;
