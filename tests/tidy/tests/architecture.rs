@@ -28,7 +28,7 @@ const NORMAL: Edges = &[
     ),
     ("marram-containerd", &["marram-backend-api", "marram-shim"]),
     ("marram-e2e", &[]),
-    ("marram-engine-core", &["marram-protocol"]),
+    ("marram-engine-core", &["marram-backend-api", "marram-protocol"]),
     ("marram-host", &[]),
     ("marram-native", &["marram-backend-api", "marram-shim"]),
     (
@@ -50,18 +50,27 @@ const NORMAL: Edges = &[
         &["marram-orchestrator-core", "marram-protocol", "marram-store", "marram-tunnel"],
     ),
     ("marram-shim", &[]),
-    ("marram-sim", &["marram-engine-core", "marram-orchestrator-core", "marram-protocol"]),
+    (
+        "marram-sim",
+        &[
+            "marram-backend-api",
+            "marram-engine-core",
+            "marram-orchestrator-core",
+            "marram-protocol",
+        ],
+    ),
     ("marram-store", &[]),
     ("marram-tidy", &[]),
     ("marram-tunnel", &["marram-protocol"]),
 ];
 
-/// What tests use beyond that.
-const DEV: Edges = &[];
+/// What tests use beyond that, or with more features: the contract's conformance suite.
+const DEV: Edges =
+    &[("marram-containerd", &["marram-backend-api"]), ("marram-native", &["marram-backend-api"])];
 
 /// Crates without I/O, and the outside crates that they may name: no runtime, clock or randomness.
 const PURE: Edges = &[
-    ("marram-engine-core", &["thiserror"]),
+    ("marram-engine-core", &["postcard", "thiserror"]),
     ("marram-orchestrator-core", &["thiserror"]),
     ("marram-placement", &["thiserror"]),
     ("marram-protocol", &["postcard", "serde", "serde_json", "thiserror"]),
