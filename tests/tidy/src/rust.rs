@@ -37,7 +37,8 @@ pub fn functions(text: &str) -> Vec<Function> {
 }
 
 /// Constants of a module's top level named `…_MAX` that no `///` explains, as line (from 1) and
-/// name. Tables of numbers that a standard gives stand in a module of their own, with one comment.
+/// name. One comment may explain constants that follow each other without a blank line; tables of
+/// numbers that a standard gives stand in a module of their own.
 #[must_use]
 pub fn undocumented_limits(text: &str) -> Vec<(usize, String)> {
     let lines: Vec<&str> = text.lines().collect();
@@ -48,7 +49,8 @@ pub fn undocumented_limits(text: &str) -> Vec<(usize, String)> {
         let Some(name) = rest.split(':').next().filter(|name| name.ends_with("_MAX")) else {
             continue;
         };
-        let above = lines[..index].iter().rev().find(|above| !above.starts_with("#["));
+        let skipped = |line: &str| line.starts_with("#[") || line.contains("const ");
+        let above = lines[..index].iter().rev().find(|above| !skipped(above));
         if !above.is_some_and(|above| above.starts_with("///")) {
             found.push((index + 1, name.to_owned()));
         }
@@ -214,8 +216,8 @@ mod tests {
 
     #[test]
     fn a_limit_without_a_reason_is_found() {
-        let text = "/// Why.\n#[rustfmt::skip]\npub const A_MAX: usize = 1;\n\nconst B_MAX: usize = 2;\n\
+        let text = "/// Why.\n#[rustfmt::skip]\npub const A_MAX: usize = 1;\nconst A_B_MAX: u8 = 2;\n\nconst B_MAX: usize = 2;\n\
                     mod property {\n const C_MAX: u8 = 3;\n}\n";
-        assert_eq!(undocumented_limits(text), [(5, "B_MAX".to_owned())]);
+        assert_eq!(undocumented_limits(text), [(6, "B_MAX".to_owned())]);
     }
 }
