@@ -43,8 +43,15 @@ struct Pending {
 pub enum Step {
     /// Known already, older, or not about desired state.
     Ignored,
-    /// Persist, then act: these instances are new, other or gone.
-    Applied(BTreeSet<InstanceId>),
+    /// Persist, then act.
+    Applied {
+        /// These instances are new, other, or not desired; of the last, some may never have
+        /// been known, and the parent waits to hear that nothing of them is here.
+        changed: BTreeSet<InstanceId>,
+        /// A whole was taken over: the parent cannot name what it holds and is not known
+        /// here, so it is to be told everything.
+        whole: bool,
+    },
     /// Something is missing: send this up.
     Ask(Box<Up>),
     /// The parent wants more than this tier takes.
@@ -119,9 +126,8 @@ impl Desired {
         }
         let mut changed = BTreeSet::new();
         for instance in removes {
-            if self.workloads.remove(&instance).is_some() {
-                changed.insert(instance);
-            }
+            self.workloads.remove(&instance);
+            changed.insert(instance);
         }
         for workload in upserts {
             let instance = workload.instance;
@@ -135,7 +141,7 @@ impl Desired {
         if self.pending.as_ref().is_some_and(|pending| !newer(pending.generation, generation)) {
             self.pending = None;
         }
-        Step::Applied(changed)
+        Step::Applied { changed, whole: false }
     }
 
     /// Of another epoch than the parent's, or older than what is held. Before the parent's
@@ -223,7 +229,7 @@ impl Desired {
         self.generation = generation;
         self.workloads = next;
         self.pending = None;
-        Step::Applied(changed)
+        Step::Applied { changed, whole: true }
     }
 }
 

@@ -45,6 +45,8 @@ struct Notes {
     report: BTreeSet<InstanceId>,
     farewells: Vec<InstanceStatus>,
     sends: Vec<Up>,
+    /// The cluster is to be told everything.
+    snapshot: bool,
 }
 
 impl Engine {
@@ -148,14 +150,7 @@ impl Engine {
             summary,
             facts,
         }));
-        let statuses: Vec<InstanceStatus> = self.slots.values().map(|s| s.status.clone()).collect();
-        let parts = statuses.chunks(STATUSES_MAX).count().max(1);
-        let mut chunks = statuses.chunks(STATUSES_MAX);
-        for part in 0..parts {
-            let scope = Scope::Snapshot { first: part == 0, last: part + 1 == parts };
-            let statuses = chunks.next().unwrap_or_default().to_vec();
-            self.notes.sends.push(Up::Observed { scope, statuses });
-        }
+        self.notes.snapshot = true;
     }
 
     fn parent(&mut self, message: Down, now: Now) {
@@ -167,7 +162,10 @@ impl Engine {
             Step::Ask(question) => self.notes.sends.push(*question),
             // A cluster of this version never sends more; one that does is not followed.
             Step::TooMany(_) => {}
-            Step::Applied(changed) => self.applied(&changed, now),
+            Step::Applied { changed, whole } => {
+                self.applied(&changed, now);
+                self.notes.snapshot |= whole;
+            }
         }
     }
 
@@ -181,7 +179,10 @@ impl Engine {
                     self.slots.insert(*id, Slot::new(workload, now));
                     self.notes.report.insert(*id);
                 }
-                (None, None) => {}
+                (None, None) => {
+                    let undeployed = InstanceState::Undeployed;
+                    self.notes.farewells.push(InstanceStatus::bare(*id, undeployed, now.unix_ms));
+                }
             }
         }
         for (id, backend) in std::mem::take(&mut self.strays) {
@@ -328,13 +329,24 @@ impl Engine {
         if !self.link_up {
             return;
         }
+        self.effects.extend(notes.sends.into_iter().map(Effect::Send));
+        if notes.snapshot {
+            self.tell_all();
+            notes.report.clear();
+        }
         let mut statuses: Vec<InstanceStatus> =
             notes.report.iter().filter_map(|id| Some(self.slots.get(id)?.status.clone())).collect();
         statuses.append(&mut notes.farewells);
-        self.effects.extend(notes.sends.into_iter().map(Effect::Send));
         for statuses in statuses.chunks(STATUSES_MAX) {
             let statuses = statuses.to_vec();
             self.effects.push_back(Effect::Send(Up::Observed { scope: Scope::Change, statuses }));
+        }
+    }
+
+    fn tell_all(&mut self) {
+        let statuses: Vec<InstanceStatus> = self.slots.values().map(|s| s.status.clone()).collect();
+        for observed in Up::snapshot(&statuses, STATUSES_MAX) {
+            self.effects.push_back(Effect::Send(observed));
         }
     }
 

@@ -106,16 +106,9 @@ const PROGRESS_INTERVAL_MS: u64 = 2_000;
 
 impl Slot {
     pub(crate) fn new(workload: Workload, now: Now) -> Self {
-        let status = InstanceStatus {
-            instance: workload.instance,
-            revision: workload.revision,
-            state: InstanceState::NodeScheduled,
-            detail: String::new(),
-            restarts: 0,
-            exit: None,
-            since_unix_ms: now.unix_ms,
-            node: None,
-        };
+        let scheduled = InstanceState::NodeScheduled;
+        let mut status = InstanceStatus::bare(workload.instance, scheduled, now.unix_ms);
+        status.revision = workload.revision;
         Self {
             instance: workload.instance,
             desired: Some(workload),

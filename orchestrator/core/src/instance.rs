@@ -21,16 +21,9 @@ pub struct Instance {
 
 impl Instance {
     pub(crate) fn new(workload: Workload, now: Now) -> Self {
-        let status = InstanceStatus {
-            instance: workload.instance,
-            revision: workload.revision,
-            state: InstanceState::Requested,
-            detail: String::new(),
-            restarts: 0,
-            exit: None,
-            since_unix_ms: now.unix_ms,
-            node: None,
-        };
+        let requested = InstanceState::Requested;
+        let mut status = InstanceStatus::bare(workload.instance, requested, now.unix_ms);
+        status.revision = workload.revision;
         Self {
             workload,
             placed: None,

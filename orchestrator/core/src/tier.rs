@@ -60,6 +60,8 @@ pub(crate) struct Notes {
     pub(crate) changed: BTreeSet<InstanceId>,
     /// Last words of instances that are no more.
     pub(crate) farewells: Vec<InstanceStatus>,
+    /// The parent is to be told everything.
+    pub(crate) snapshot: bool,
     /// Room was made, or a child can do more: look for places again.
     pub(crate) wake: bool,
 }

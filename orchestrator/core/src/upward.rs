@@ -88,7 +88,7 @@ impl Tier {
         self.notes.sends.push(Effect::ToParent(Up::Hello(hello)));
         // What found no place alone is the parent's to decide from here on.
         self.place_waiting(now);
-        self.snapshot();
+        self.notes.snapshot = true;
     }
 
     pub(crate) fn parent_gone(&mut self, now: Now) {
@@ -110,7 +110,10 @@ impl Tier {
             Step::Ask(question) => self.notes.sends.push(Effect::ToParent(*question)),
             // A parent of this version never sends more; one that does is not followed.
             Step::TooMany(_) => {}
-            Step::Applied(changed) => self.applied(&changed, now),
+            Step::Applied { changed, whole } => {
+                self.applied(&changed, now);
+                self.notes.snapshot |= whole;
+            }
         }
     }
 
@@ -120,23 +123,14 @@ impl Tier {
             let workload = self.desired.as_ref().and_then(|d| d.workloads().get(id)).cloned();
             match workload {
                 Some(workload) => self.add(workload, now),
-                None => self.remove(*id, now),
+                None if self.instances.contains_key(id) => self.remove(*id, now),
+                None => {
+                    let undeployed = InstanceState::Undeployed;
+                    self.notes.farewells.push(InstanceStatus::bare(*id, undeployed, now.unix_ms));
+                }
             }
         }
         self.welcome_all(now);
-    }
-
-    /// All that is known, for a parent that has just come.
-    fn snapshot(&mut self) {
-        let statuses: Vec<InstanceStatus> =
-            self.instances.keys().filter_map(|id| self.status(*id)).collect();
-        let parts = statuses.chunks(STATUSES_MAX).count().max(1);
-        let mut chunks = statuses.chunks(STATUSES_MAX);
-        for part in 0..parts {
-            let scope = Scope::Snapshot { first: part == 0, last: part + 1 == parts };
-            let statuses = chunks.next().unwrap_or_default().to_vec();
-            self.notes.sends.push(Effect::ToParent(Up::Observed { scope, statuses }));
-        }
     }
 
     /// Adds to `notes` what the parent shall hear now.
@@ -145,8 +139,16 @@ impl Tier {
             notes.farewells.clear();
             return;
         }
-        let mut statuses: Vec<InstanceStatus> =
-            notes.changed.iter().filter_map(|id| self.status(*id)).collect();
+        let told: Box<dyn Iterator<Item = &InstanceId>> = match notes.snapshot {
+            true => Box::new(self.instances.keys()),
+            false => Box::new(notes.changed.iter()),
+        };
+        let mut statuses: Vec<InstanceStatus> = told.filter_map(|id| self.status(*id)).collect();
+        if notes.snapshot {
+            let parts = Up::snapshot(&statuses, STATUSES_MAX);
+            notes.sends.extend(parts.into_iter().map(Effect::ToParent));
+            statuses.clear();
+        }
         statuses.append(&mut notes.farewells);
         for statuses in statuses.chunks(STATUSES_MAX) {
             let observed = Up::Observed { scope: Scope::Change, statuses: statuses.to_vec() };

@@ -259,6 +259,20 @@ impl Up {
         encode(KIND_UP, self)
     }
 
+    /// Messages that tell everything, with at most so many statuses each.
+    pub fn snapshot(statuses: &[InstanceStatus], statuses_max: usize) -> Vec<Self> {
+        let mut parts: Vec<&[InstanceStatus]> = statuses.chunks(statuses_max).collect();
+        if parts.is_empty() {
+            parts.push(&[]);
+        }
+        let last = parts.len() - 1;
+        let message = |(part, statuses): (usize, &[InstanceStatus])| Self::Observed {
+            scope: Scope::Snapshot { first: part == 0, last: part == last },
+            statuses: statuses.to_vec(),
+        };
+        parts.into_iter().enumerate().map(message).collect()
+    }
+
     /// Reads what [`Up::encode`] wrote.
     pub fn decode(bytes: &[u8]) -> Result<Self, CodecError> {
         decode(KIND_UP, bytes)

@@ -53,6 +53,20 @@ pub enum ExitCause {
 }
 
 impl InstanceStatus {
+    /// A status of which nothing but the state is known.
+    pub fn bare(instance: InstanceId, state: InstanceState, since_unix_ms: u64) -> Self {
+        Self {
+            instance,
+            revision: 0,
+            state,
+            detail: String::new(),
+            restarts: 0,
+            exit: None,
+            since_unix_ms,
+            node: None,
+        }
+    }
+
     /// Cuts a text to [`DETAIL_BYTES_MAX`] at a character's border.
     pub fn detail(text: &str) -> String {
         let mut end = text.len().min(DETAIL_BYTES_MAX);
