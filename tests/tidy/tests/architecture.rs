@@ -71,7 +71,7 @@ const DEV: Edges =
 /// Crates without I/O, and the outside crates that they may name: no runtime, clock or randomness.
 const PURE: Edges = &[
     ("marram-engine-core", &["postcard", "serde", "thiserror"]),
-    ("marram-orchestrator-core", &["thiserror"]),
+    ("marram-orchestrator-core", &["postcard", "serde", "thiserror"]),
     ("marram-placement", &["thiserror"]),
     ("marram-protocol", &["postcard", "serde", "serde_json", "thiserror"]),
 ];
