@@ -2,7 +2,7 @@
 SHELL := bash
 .DEFAULT_GOAL := help
 .PHONY: help setup build demo test lint fmt bench sim clean-state
-BINARIES := -p marram -p marram-root -p marram-cluster -p marram-node
+BINARIES := -p marram -p marram-root -p marram-cluster -p marram-node -p marram-shim
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14

@@ -42,7 +42,9 @@ CONFIG
     die "the registry did not start; see $dir/registry.log"
 }
 
-registry_address() { grep -o 'listening on 127\.0\.0\.1:[0-9]*' "$dir/registry.log" | tail -1 | cut -d' ' -f3; }
+registry_address() {
+  grep -o 'listening on 127\.0\.0\.1:[0-9]*' "$dir/registry.log" | tail -1 | cut -d' ' -f3
+}
 
 start_containerd() {
   cat >"$dir/containerd.toml" <<CONFIG

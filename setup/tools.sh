@@ -13,7 +13,8 @@ declare -A pinned=([nextest]=0.9.143 [deny]=0.20.2)
 for tool in "$@"; do
   version=${pinned[$tool]:?"tools: knows nextest and deny, not $tool"}
   have=$(cargo "$tool" --version 2>/dev/null | awk 'NR==1 {print $2}') || have=
-  if [ -n "$have" ] && [ "$(printf '%s\n%s\n' "$version" "$have" | sort -V | head -1)" = "$version" ]; then
+  oldest=$(printf '%s\n%s\n' "$version" "${have:-0}" | sort -V | head -1)
+  if [ "$oldest" = "$version" ]; then
     echo "tools: cargo-$tool $have is here"
     continue
   fi

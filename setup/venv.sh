@@ -9,8 +9,10 @@ paho=2.1.0
 venv=${CARGO_TARGET_DIR:-target}/venv
 
 has_paho() {
-  "$venv/bin/python" -c "import sys, importlib.metadata as m; sys.exit(m.version('paho-mqtt') != '$paho')" \
-    2>/dev/null
+  "$venv/bin/python" - "$paho" 2>/dev/null <<'PYTHON'
+import importlib.metadata, sys
+sys.exit(importlib.metadata.version("paho-mqtt") != sys.argv[1])
+PYTHON
 }
 
 if has_paho; then
