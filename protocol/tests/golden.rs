@@ -132,6 +132,7 @@ fn ups() -> Vec<Up> {
         Up::Hello(hello),
         Up::Presence { online: true, incarnation: 99 },
         Up::Observed {
+            generation: Generation { epoch: 7, number: 300 },
             scope: Scope::Snapshot { first: true, last: false },
             statuses: exits.into_iter().map(status).collect(),
         },

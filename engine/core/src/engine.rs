@@ -174,7 +174,10 @@ impl Engine {
         for id in changed {
             let workload = self.desired.workloads().get(id).cloned();
             match (self.slots.get_mut(id), workload) {
-                (Some(slot), workload) => slot.desire(workload, now),
+                (Some(slot), workload) => {
+                    slot.desire(workload, now);
+                    self.notes.report.insert(*id);
+                }
                 (None, Some(workload)) => {
                     self.slots.insert(*id, Slot::new(workload, now));
                     self.notes.report.insert(*id);
@@ -339,13 +342,17 @@ impl Engine {
         statuses.append(&mut notes.farewells);
         for statuses in statuses.chunks(STATUSES_MAX) {
             let statuses = statuses.to_vec();
-            self.effects.push_back(Effect::Send(Up::Observed { scope: Scope::Change, statuses }));
+            self.effects.push_back(Effect::Send(Up::Observed {
+                generation: self.desired.generation(),
+                scope: Scope::Change,
+                statuses,
+            }));
         }
     }
 
     fn tell_all(&mut self) {
         let statuses: Vec<InstanceStatus> = self.slots.values().map(|s| s.status.clone()).collect();
-        for observed in Up::snapshot(&statuses, STATUSES_MAX) {
+        for observed in Up::snapshot(self.desired.generation(), &statuses, STATUSES_MAX) {
             self.effects.push_back(Effect::Send(observed));
         }
     }

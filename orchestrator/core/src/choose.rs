@@ -1,10 +1,10 @@
 //! Finds a child for an instance, and says why none was found.
 
+use crate::Now;
 use crate::child::Child;
 use crate::instance::Instance;
 use crate::records::Key;
 use crate::tier::{Tier, scheduled};
-use crate::{Now, child};
 use marram_placement::{Amounts, Candidate};
 use marram_protocol::id::{ChildId, InstanceId};
 use marram_protocol::port::Transport;
@@ -77,12 +77,9 @@ impl Tier {
     }
 
     fn choose(&self, id: InstanceId, instance: &Instance) -> Option<ChildId> {
-        // What runs there already, from before this tier lost its books, stays there.
-        let adopted = self
-            .children
-            .values()
-            .find(|c| c.strays.contains(&id) && misfit(c, instance).is_none());
-        if let Some(child) = adopted {
+        // What runs there already, from before this tier lost its books, stays there: it
+        // has its room.
+        if let Some(child) = self.children.values().find(|c| c.strays.contains(&id)) {
             return Some(child.id);
         }
         let fitting: Vec<&Child> =
@@ -151,7 +148,11 @@ impl Tier {
 
 fn misfit(child: &Child, instance: &Instance) -> Option<Misfit> {
     let spec = &instance.workload.spec;
-    let Some(child::Link { summary, .. }) = &child.link else { return Some(Misfit::Silent) };
+    // Before it has told what runs there, it may hold this very instance.
+    let Some(link) = child.link.as_ref().filter(|link| link.complete) else {
+        return Some(Misfit::Silent);
+    };
+    let summary = &link.summary;
     if instance.tried.contains_key(&child.id) {
         return Some(Misfit::Refused);
     }

@@ -25,7 +25,12 @@ impl Tier {
             Up::Presence { online: false, incarnation } => {
                 self.child_gone(id, Some(incarnation), now);
             }
-            Up::Observed { scope, statuses } => self.observed(id, scope, statuses, now),
+            Up::Observed { generation, scope, statuses } => {
+                // Of another epoch, it was seen under nothing that this tier has said.
+                let known = generation.epoch == self.epoch;
+                let held = if known { generation.number } else { 0 };
+                self.observed(id, held, scope, statuses, now);
+            }
             Up::Resync(_) => self.send_manifest(id),
             Up::Fetch { generation, instances } => self.fetch(id, generation, &instances),
             Up::Summary(summary) => self.summary(id, summary),
@@ -152,7 +157,14 @@ impl Tier {
         self.reporting.telemetry_stale = true;
     }
 
-    fn observed(&mut self, id: ChildId, scope: Scope, statuses: Vec<InstanceStatus>, now: Now) {
+    fn observed(
+        &mut self,
+        id: ChildId,
+        held: u64,
+        scope: Scope,
+        statuses: Vec<InstanceStatus>,
+        now: Now,
+    ) {
         let Some(link) = self.children.get_mut(&id).and_then(|c| c.link.as_mut()) else { return };
         if let Scope::Snapshot { first, .. } = scope {
             if first {
@@ -161,18 +173,21 @@ impl Tier {
             link.snapshot.extend(statuses.iter().map(|s| s.instance));
         }
         for status in statuses {
-            self.one_observed(id, status, now);
+            self.one_observed(id, held, status, now);
         }
         if let Scope::Snapshot { last: true, .. } = scope {
-            self.snapshot_complete(id, now);
+            self.snapshot_complete(id, held, now);
         }
     }
 
-    fn one_observed(&mut self, by: ChildId, status: InstanceStatus, now: Now) {
+    fn one_observed(&mut self, by: ChildId, held: u64, status: InstanceStatus, now: Now) {
         let id = status.instance;
         let Some(instance) = self.instances.get(&id).filter(|i| i.placed == Some(by)) else {
             return self.stray(by, &status, now);
         };
+        if held < instance.told {
+            return;
+        }
         match status.state {
             InstanceState::Undeployed => {
                 // If it is wanted again by now, the child has been told and will start it.
@@ -208,7 +223,7 @@ impl Tier {
         }
     }
 
-    fn snapshot_complete(&mut self, id: ChildId, now: Now) {
+    fn snapshot_complete(&mut self, id: ChildId, held: u64, now: Now) {
         let Some(child) = self.children.get_mut(&id) else { return };
         let Some(link) = &mut child.link else { return };
         link.complete = true;
@@ -216,9 +231,10 @@ impl Tier {
         child.strays.retain(|stray| named.contains(stray));
         let placed: Vec<InstanceId> = child.placed.iter().copied().collect();
         self.notes.changed.extend(&placed);
+        self.notes.wake = true;
         // What was to be removed and is not there was never there or is gone.
         for instance in placed.into_iter().filter(|i| !named.contains(i)) {
-            if self.instances.get(&instance).is_some_and(|i| i.removing) {
+            if self.instances.get(&instance).is_some_and(|i| i.removing && i.told <= held) {
                 self.gone(instance, now);
             }
         }
@@ -278,6 +294,14 @@ impl Tier {
                 if child.link.as_ref().is_some_and(|link| link.welcomed) {
                     let change = Down::Change { base, generation, upserts, removes };
                     self.notes.sends.push(Effect::ToChild(id, change));
+                }
+            }
+            let number = child.number;
+            for instance in instances {
+                if let Some(instance) = self.instances.get_mut(&instance)
+                    && instance.placed == Some(id)
+                {
+                    instance.told = number;
                 }
             }
             self.notes.dirty.insert(Key::Child(id));

@@ -12,6 +12,9 @@ pub struct Instance {
     pub(crate) workload: Workload,
     pub(crate) placed: Option<ChildId>,
     pub(crate) removing: bool,
+    /// Number of the child's generation that last spoke of this instance: what the child has
+    /// seen under an older one is out of date.
+    pub(crate) told: u64,
     pub(crate) status: InstanceStatus,
     pub(crate) tried: BTreeMap<ChildId, String>,
     /// When to look for a place again, and how often that was in vain.
@@ -28,6 +31,7 @@ impl Instance {
             workload,
             placed: None,
             removing: false,
+            told: 0,
             status,
             tried: BTreeMap::new(),
             retry_at_ms: None,

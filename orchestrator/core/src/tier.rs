@@ -140,6 +140,7 @@ impl Tier {
             match child {
                 Some(child) => {
                     instance.status.state = scheduled(child.kind);
+                    instance.told = child.number;
                     child.hold(instance);
                 }
                 None => instance.placed = None,
@@ -176,7 +177,7 @@ impl Tier {
             }
             Input::Remove(instance) => self.remove(instance, now),
             Input::ParentUp => self.parent_up(now),
-            Input::ParentGone => self.parent_gone(now),
+            Input::ParentGone => self.parent_gone(),
             Input::Parent(message) => self.hear_parent(message, now),
             Input::Child(child, message) => self.hear_child(child, message, now),
             Input::ChildGone(child, incarnation) => self.child_gone(child, incarnation, now),

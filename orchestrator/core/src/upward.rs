@@ -6,7 +6,7 @@
 use crate::records::Key;
 use crate::tier::{Notes, Tier};
 use crate::{Effect, Now};
-use marram_protocol::desired::Step;
+use marram_protocol::desired::{Desired, Step};
 use marram_protocol::id::InstanceId;
 use marram_protocol::state::InstanceState;
 use marram_protocol::v1::{
@@ -91,13 +91,9 @@ impl Tier {
         self.notes.snapshot = true;
     }
 
-    pub(crate) fn parent_gone(&mut self, now: Now) {
+    /// What was handed back stays handed back: the parent may have placed it elsewhere.
+    pub(crate) fn parent_gone(&mut self) {
         self.reporting.up = false;
-        for instance in self.instances.values_mut() {
-            if instance.placed.is_none() && instance.status.state == InstanceState::Refused {
-                instance.retry_at_ms = Some(now.mono_ms);
-            }
-        }
     }
 
     pub(crate) fn hear_parent(&mut self, message: Down, now: Now) {
@@ -139,19 +135,21 @@ impl Tier {
             notes.farewells.clear();
             return;
         }
+        let generation = self.desired.as_ref().map(Desired::generation).unwrap_or_default();
         let told: Box<dyn Iterator<Item = &InstanceId>> = match notes.snapshot {
             true => Box::new(self.instances.keys()),
             false => Box::new(notes.changed.iter()),
         };
         let mut statuses: Vec<InstanceStatus> = told.filter_map(|id| self.status(*id)).collect();
         if notes.snapshot {
-            let parts = Up::snapshot(&statuses, STATUSES_MAX);
+            let parts = Up::snapshot(generation, &statuses, STATUSES_MAX);
             notes.sends.extend(parts.into_iter().map(Effect::ToParent));
             statuses.clear();
         }
         statuses.append(&mut notes.farewells);
         for statuses in statuses.chunks(STATUSES_MAX) {
-            let observed = Up::Observed { scope: Scope::Change, statuses: statuses.to_vec() };
+            let statuses = statuses.to_vec();
+            let observed = Up::Observed { generation, scope: Scope::Change, statuses };
             notes.sends.push(Effect::ToParent(observed));
         }
         self.report_summary(notes, now);

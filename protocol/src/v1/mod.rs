@@ -106,6 +106,9 @@ pub enum Up {
     },
     /// How instances are.
     Observed {
+        /// The desired state that this was seen under: what it says of an instance that the
+        /// parent has spoken of since is out of date.
+        generation: Generation,
         /// Changes or everything.
         scope: Scope,
         /// One for each instance.
@@ -260,13 +263,18 @@ impl Up {
     }
 
     /// Messages that tell everything, with at most so many statuses each.
-    pub fn snapshot(statuses: &[InstanceStatus], statuses_max: usize) -> Vec<Self> {
+    pub fn snapshot(
+        generation: Generation,
+        statuses: &[InstanceStatus],
+        statuses_max: usize,
+    ) -> Vec<Self> {
         let mut parts: Vec<&[InstanceStatus]> = statuses.chunks(statuses_max).collect();
         if parts.is_empty() {
             parts.push(&[]);
         }
         let last = parts.len() - 1;
         let message = |(part, statuses): (usize, &[InstanceStatus])| Self::Observed {
+            generation,
             scope: Scope::Snapshot { first: part == 0, last: part == last },
             statuses: statuses.to_vec(),
         };
