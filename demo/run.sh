@@ -15,7 +15,7 @@ lock=/run/lock/marram-demo
 target=${CARGO_TARGET_DIR:-target}
 logs=$target/demo-logs
 profile=${PROFILE:-quick}
-ports=(6080 60 10000)
+ports=(6080 60 10000 10001 10003)
 page_url=http://127.0.0.1:6080/
 # Until both instances run: the pull is local, so this is for slow machines.
 apply_seconds_max=180
