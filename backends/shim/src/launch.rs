@@ -24,7 +24,7 @@ use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::net::Shutdown;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
@@ -89,6 +89,9 @@ pub struct Orders {
     /// Standard input, a path like `/proc/PID/fd/N`; `None` is empty input.
     #[serde(default)]
     pub input: Option<PathBuf>,
+    /// Standard input as an inherited descriptor, for a stage that another stage starts.
+    #[serde(default)]
+    pub inherited_input: Option<i32>,
     /// A terminal for all three, and the controlling one.
     #[serde(default)]
     pub terminal: Option<PathBuf>,
@@ -238,6 +241,11 @@ fn become_program(orders: Orders, socket: &UnixStream) -> Result<ExitCode, Launc
 /// A process-id namespace takes effect for children only: a second stage goes in and this
 /// one stays to say how it ended.
 fn enter(orders: Orders, pid: u32, socket: &UnixStream) -> Result<ExitCode, LaunchError> {
+    // The path means something only out here, where the parent's descriptors can be seen.
+    let input = match &orders.input {
+        Some(path) => Some(step("opening its input", inheritable(path))?),
+        None => None,
+    };
     for (name, kind) in [("pid", LinkNameSpaceType::ProcessID), ("mnt", LinkNameSpaceType::Mount)] {
         let link = step("opening a namespace", File::open(format!("/proc/{pid}/ns/{name}")))?;
         let moved = rustix::thread::move_into_link_name_space(link.as_fd(), Some(kind));
@@ -246,6 +254,8 @@ fn enter(orders: Orders, pid: u32, socket: &UnixStream) -> Result<ExitCode, Laun
     let inner = Orders {
         enter_namespaces_of: None,
         group: None,
+        input: None,
+        inherited_input: input.as_ref().map(AsRawFd::as_raw_fd),
         // Seen from inside, the parent is outside and has no id.
         die_with: Some(0),
         ..orders
@@ -254,6 +264,7 @@ fn enter(orders: Orders, pid: u32, socket: &UnixStream) -> Result<ExitCode, Laun
     command.arg("child");
     let (mut child, inner_socket) = begin(command, &inner)?;
     await_outcome(inner_socket)?;
+    drop(input);
     // Only now: the parent takes the end of file for "it runs".
     step("telling the parent", socket.shutdown(Shutdown::Both))?;
     let status = step("waiting for it", child.wait())?;
@@ -265,6 +276,12 @@ fn enter(orders: Orders, pid: u32, socket: &UnixStream) -> Result<ExitCode, Laun
     }
     let code = status.code().and_then(|code| u8::try_from(code).ok());
     Ok(ExitCode::from(code.unwrap_or(NOT_STARTED)))
+}
+
+fn inheritable(path: &Path) -> io::Result<OwnedFd> {
+    let file = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+    rustix::io::fcntl_setfd(&file, rustix::io::FdFlags::empty())?;
+    Ok(file)
 }
 
 /// Mounts of our own that nobody else sees.
@@ -296,6 +313,11 @@ fn standard_streams(orders: &Orders) -> io::Result<()> {
         rustix::stdio::dup2_stdout(&terminal)?;
         rustix::stdio::dup2_stderr(&terminal)?;
         return Ok(());
+    }
+    if let Some(number) = orders.inherited_input {
+        let path = format!("/proc/self/fd/{number}");
+        rustix::stdio::dup2_stdin(open(Path::new(&path), OFlags::RDONLY)?)?;
+        return Ok(nix::unistd::close(number)?);
     }
     let input = orders.input.as_deref().unwrap_or(Path::new("/dev/null"));
     Ok(rustix::stdio::dup2_stdin(open(input, OFlags::RDONLY)?)?)

@@ -17,13 +17,15 @@ fn main() -> ExitCode {
     };
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let result = match words.as_slice() {
-        ["run", dir] => supervise::run(Path::new(dir), supervise::print),
+        ["run", dir, incarnation] => supervise::run(Path::new(dir), incarnation, supervise::print),
         ["child"] => return launch::stage(),
         ["--version"] => writeln!(std::io::stdout(), "marram-shim {}", env!("CARGO_PKG_VERSION")),
         // containerd passes nothing but keys and values.
         _ => match driver::Request::from_arguments(&arguments) {
             Ok(request) => driver::drive(&request),
-            Err(error) => return complain(&format!("`run DIR`, `child`, or: {error}"), USAGE),
+            Err(error) => {
+                return complain(&format!("`run DIR INCARNATION`, `child`, or: {error}"), USAGE);
+            }
         },
     };
     match result {

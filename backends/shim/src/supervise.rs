@@ -1,4 +1,4 @@
-//! `marram-shim run DIR`: the parent of one program of the host.
+//! `marram-shim run DIR INCARNATION`: the parent of one program of the host.
 //!
 //! ```text
 //!  lock ─► alive ─► spawn stage ─► running.json ─► "running" on stdout
@@ -63,10 +63,13 @@ pub enum Report {
 
 /// Supervises what `dir` describes, until it has ended. `announce` is called once.
 ///
+/// `incarnation` is the one that was meant: a shim that is slow to begin must not start a
+/// later workload of the same id.
+///
 /// # Errors
 /// What keeps the shim from doing its work; what keeps the program from starting is a
 /// [`Report`].
-pub fn run(dir: &Path, announce: impl FnOnce(&Report)) -> io::Result<()> {
+pub fn run(dir: &Path, incarnation: &str, announce: impl FnOnce(&Report)) -> io::Result<()> {
     let dir = dir.canonicalize()?;
     std::env::set_current_dir("/")?;
     match rustix::process::setsid() {
@@ -86,6 +89,9 @@ pub fn run(dir: &Path, announce: impl FnOnce(&Report)) -> io::Result<()> {
     }
     let spec: RunSpec = files::load(&dir, files::SPEC)?
         .ok_or_else(|| io::Error::other(format!("{} has no {}", dir.display(), files::SPEC)))?;
+    if spec.incarnation != incarnation {
+        return Err(io::Error::other(format!("{} is of another incarnation", dir.display())));
+    }
     // Held open until the end; nothing is ever written to it.
     let alive = OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let _alive = rustix::fs::open(dir.join(files::ALIVE), alive, Mode::empty())?;
@@ -246,6 +252,7 @@ fn spawn(spec: &RunSpec) -> Result<(u32, [File; 2]), LaunchError> {
         make_namespaces: spec.private_namespaces,
         enter_namespaces_of: None,
         input: None,
+        inherited_input: None,
         terminal: None,
         // From inside a new process-id namespace the parent has no id.
         die_with: Some(if spec.private_namespaces { 0 } else { std::process::id() }),

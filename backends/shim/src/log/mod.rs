@@ -26,7 +26,7 @@ mod writer;
 
 pub use reader::{Chunk, end, has_ended, read, tail};
 pub use watch::Watch;
-pub use writer::{LOG_BYTES_MIN, RotatedLog};
+pub use writer::{LOG_BYTES_MIN, RotatedLog, mark_ended};
 
 use std::io;
 use std::path::{Path, PathBuf};

@@ -6,7 +6,7 @@
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::inotify;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::Duration;
 
@@ -14,6 +14,11 @@ use std::time::Duration;
 const EVENT_BYTES: usize = 4096;
 
 /// Becomes readable when a file in a directory is made, written, moved there or removed.
+///
+/// A program with a runtime takes the descriptor, which is non-blocking; what is read from
+/// it are events, to be thrown away. With tokio, whose `AsyncFd` has no safe constructor any
+/// more: `pipe::Receiver::from_owned_fd_unchecked(watch.into())`, then `readable` and
+/// `try_read` until it would block.
 ///
 /// Order of use: make the watch, look at the directory, wait, look again. What happens
 /// between making and waiting is not lost.
@@ -51,7 +56,7 @@ impl Watch {
     }
 
     /// Blocks until a change or the timeout; tells whether there was one. For programs
-    /// without a runtime; others register the descriptor.
+    /// without a runtime.
     pub fn wait(&self, timeout: Duration) -> io::Result<bool> {
         let timeout = Timespec::try_from(timeout).map_err(|_| io::ErrorKind::InvalidInput)?;
         let mut fds = [PollFd::new(&self.fd, PollFlags::IN)];
@@ -63,14 +68,8 @@ impl Watch {
     }
 }
 
-impl AsFd for Watch {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
-    }
-}
-
-impl AsRawFd for Watch {
-    fn as_raw_fd(&self) -> RawFd {
-        self.fd.as_raw_fd()
+impl From<Watch> for OwnedFd {
+    fn from(watch: Watch) -> Self {
+        watch.fd
     }
 }

@@ -81,8 +81,13 @@ impl RotatedLog {
 
     /// Says that no more will come, so that readers who wait are let go.
     pub fn close(self) -> io::Result<()> {
-        File::create(self.dir.join(END_MARK)).map(drop)
+        mark_ended(&self.dir)
     }
+}
+
+/// Says it for a writer that is gone.
+pub fn mark_ended(dir: &Path) -> io::Result<()> {
+    File::create(dir.join(END_MARK)).map(drop)
 }
 
 impl Current {
