@@ -35,7 +35,11 @@ fn welcomed(held: Generation, workloads: Vec<Workload>) -> Desired {
 }
 
 fn applied(ids: &[u8]) -> Step {
-    Step::Applied(ids.iter().map(|n| id(*n)).collect())
+    Step::Applied { changed: ids.iter().map(|n| id(*n)).collect(), whole: false }
+}
+
+fn taken_over(ids: &[u8]) -> Step {
+    Step::Applied { changed: ids.iter().map(|n| id(*n)).collect(), whole: true }
 }
 
 fn fetch(generation: Generation, ids: &[u8]) -> Step {
@@ -74,7 +78,7 @@ fn a_manifest_takes_effect_when_the_last_workload_has_come() {
     assert!(desired.workloads().contains_key(&id(9)));
     // Another revision than the manifest names does not count.
     assert_eq!(desired.receive(specs(vec![workload(2, 8)])), Step::Ignored);
-    assert_eq!(desired.receive(specs(vec![workload(2, 0)])), applied(&[2, 3, 9]));
+    assert_eq!(desired.receive(specs(vec![workload(2, 0)])), taken_over(&[2, 3, 9]));
     assert_eq!(desired.generation(), at);
 }
 
@@ -109,7 +113,7 @@ fn the_same_manifest_once_more_does_not_fetch_what_has_come() {
     desired.receive(Down::Specs { generation: at, workloads: vec![workload(1, 0)] });
     assert_eq!(desired.receive(manifest), fetch(at, &[2]));
     let rest = Down::Specs { generation: at, workloads: vec![workload(2, 0)] };
-    assert_eq!(desired.receive(rest), applied(&[1, 2]));
+    assert_eq!(desired.receive(rest), taken_over(&[1, 2]));
 }
 
 #[test]
@@ -124,7 +128,7 @@ fn a_late_change_does_not_drop_the_manifest_beyond_it() {
     let old = Down::Manifest { generation: generation(7, 2), entries: vec![] };
     assert_eq!(desired.receive(old), Step::Ignored);
     let specs = Down::Specs { generation: at, workloads: vec![wanted] };
-    assert_eq!(desired.receive(specs), applied(&[1, 2]));
+    assert_eq!(desired.receive(specs), taken_over(&[1, 2]));
     assert_eq!(desired.generation(), at);
 }
 
@@ -136,7 +140,7 @@ fn another_epoch_counts_only_after_its_welcome() {
     assert_eq!(desired.receive(manifest.clone()), Step::Ignored);
     assert_eq!(desired.receive(Down::Welcome { epoch: 8, unix_ms: 0 }), Step::Ignored);
     assert_eq!(desired.receive(change(generation(7, 9), vec![], vec![id(1)])), Step::Ignored);
-    assert_eq!(desired.receive(manifest), applied(&[1]));
+    assert_eq!(desired.receive(manifest), taken_over(&[1]));
     assert_eq!(desired.generation(), at);
     assert_eq!(Desired::default().receive(change(generation(0, 0), vec![], vec![])), applied(&[]));
 }
@@ -152,12 +156,12 @@ fn a_full_child_takes_updates_and_refuses_more() {
     let mut desired =
         welcomed(generation(7, 1), (0..last).map(|number| numbered(number, 0)).collect());
     let update = change(generation(7, 1), vec![numbered(3, 1)], vec![]);
-    assert!(matches!(desired.receive(update), Step::Applied(ids) if ids.len() == 1));
+    assert!(matches!(desired.receive(update), Step::Applied { changed, .. } if changed.len() == 1));
     let unknown = InstanceId { service, number: last + 1 };
     let more = change(generation(7, 2), vec![numbered(last, 0)], vec![unknown]);
     assert_eq!(desired.receive(more), Step::TooMany(CLUSTER_INSTANCES_MAX + 1));
     let swap = change(generation(7, 2), vec![numbered(last, 0)], vec![numbered(0, 0).instance]);
-    assert!(matches!(desired.receive(swap), Step::Applied(ids) if ids.len() == 2));
+    assert!(matches!(desired.receive(swap), Step::Applied { changed, .. } if changed.len() == 2));
     let entries = vec![entry(&numbered(0, 0)); CLUSTER_INSTANCES_MAX + 1];
     let manifest = Down::Manifest { generation: generation(7, 9), entries };
     assert_eq!(desired.receive(manifest), Step::TooMany(CLUSTER_INSTANCES_MAX + 1));
@@ -320,7 +324,7 @@ impl World {
     fn child_takes(&mut self, message: Down) {
         let before = (self.child.generation(), self.child.workloads().clone());
         match self.child.receive(message) {
-            Step::Applied(changed) => {
+            Step::Applied { changed, .. } => {
                 let held = self.child.generation();
                 assert_eq!(Some(self.child.workloads()), self.history.get(&held), "{held:?}");
                 let ids: BTreeSet<_> =
@@ -328,7 +332,7 @@ impl World {
                 let differ =
                     |id: &&InstanceId| before.1.get(*id) != self.child.workloads().get(*id);
                 let differing: BTreeSet<_> = ids.into_iter().filter(differ).copied().collect();
-                // An instance removed and wanted again in one change may be named without need.
+                // What a change removes is named even if it was never held.
                 assert!(changed.is_superset(&differing), "{changed:?} lacks of {differing:?}");
                 let highest = self.highest.entry(held.epoch).or_default();
                 assert!(held.number >= *highest, "{held:?} after {highest}");
