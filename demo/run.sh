@@ -33,6 +33,7 @@ traces() {
   find /sys/fs/cgroup -maxdepth 3 -type d -name '*marram*' 2>/dev/null || true
   for port in "${ports[@]}"; do ss -Hltn "sport = :$port"; done
   ls -d "$state" /run/containerd 2>/dev/null || true
+  nft list tables 2>/dev/null | grep marram || true
   ip -o link | cut -d' ' -f2
 }
 
@@ -127,8 +128,11 @@ step 'starting root, cluster and node'
 # What an operator of a site without internet writes: where containerd is, and which registry on
 # the site stands in for docker.io.
 cat >"$state/node.toml" <<CONFIG
+runtime_dir = "$state/run"
+
 [containerd]
 socket = "$CONTAINERD_ADDRESS"
+config = "$state/stack/containerd.toml"
 
 [containerd.registries."docker.io"]
 mirrors = [{ url = "http://$REGISTRY_ADDRESS", insecure = true }]
