@@ -82,6 +82,21 @@ pub struct Topic {
     pub leaf: Leaf,
 }
 
+/// Before a node's id in its MQTT client id, so that no tool takes it by mistake.
+const CLIENT_PREFIX: &str = "node-";
+
+/// The MQTT client id that a node connects with.
+pub fn client_id(node: ChildId) -> String {
+    format!("{CLIENT_PREFIX}{node}")
+}
+
+/// The node that connects with this client id; `None` if it is no node's.
+pub fn node_of_client(client_id: &str) -> Option<ChildId> {
+    let node = client_id.strip_prefix(CLIENT_PREFIX)?.parse().ok()?;
+    // One id, one client: upper case would be a second session of the same node.
+    (self::client_id(node) == client_id).then_some(node)
+}
+
 /// Why a text is no topic of ours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum TopicError {
@@ -136,6 +151,15 @@ mod tests {
             let topic = Topic { node: ChildId([7; 12]), leaf };
             assert_eq!(topic.to_string().parse(), Ok(topic));
             assert!(topic.to_string().len() <= TOPIC_BYTES_MAX);
+        }
+    }
+
+    #[test]
+    fn a_node_is_known_by_one_client_id() {
+        let node = ChildId([0xab; 12]);
+        assert_eq!(node_of_client(&client_id(node)), Some(node));
+        for other in ["", "node-", "abababababababababababab", "node-ABABABABABABABABABABABAB"] {
+            assert_eq!(node_of_client(other), None, "{other}");
         }
     }
 
