@@ -280,7 +280,7 @@ async fn fingerprint(inner: &Arc<Inner>) -> Fingerprint {
             return print;
         }
     }
-    let mut found = runtime::detect(&inner.config.containerd_config);
+    let mut found = runtime::detect(&inner.config);
     if let Some(default) = &inner.config.default_runtime {
         match found.iter().position(|one| one.name == *default) {
             Some(place) => found[..=place].rotate_right(1),

@@ -76,11 +76,7 @@ pub(crate) async fn record(
     image: &Image,
 ) -> Result<Container> {
     let config = &inner.config;
-    let runtime = runtime::choose(
-        &config.containerd_config,
-        spec.runtime.as_deref(),
-        config.default_runtime.as_deref(),
-    )?;
+    let runtime = runtime::choose(config, spec.runtime.as_deref())?;
     let who = spec.user.as_deref().unwrap_or(&image.user);
     let accounts = match user::is_root(who) {
         true => user::Accounts::default(),

@@ -244,10 +244,12 @@ async fn resume_to_die(inner: &Inner, id: &WorkloadId, status: Status) -> Result
     }
     let request = ResumeTaskRequest { container_id: id.as_str().into() };
     let answer = inner.rpc.tasks().await?.resume(inner.rpc.request(RUNTIME, request)).await;
-    match found("resuming the container", answer) {
-        // Somebody else was faster.
-        Err(error) if error.kind == ErrorKind::Transient => Ok(()),
-        other => other.map(drop),
+    let Err(error) = found("resuming the container", answer) else { return Ok(()) };
+    // Killing thaws with some runtimes, and what is dead cannot be resumed.
+    let now = task::get(inner, id).await?.map(|task| task.status());
+    match now {
+        Some(Status::Paused | Status::Pausing) => Err(error),
+        _ => Ok(()),
     }
 }
 

@@ -1,9 +1,13 @@
 //! Which runtimes are on this host and how containerd is told to use one.
 //!
+//! A runtime that is installed and cannot work here is not offered: crun refuses hosts on
+//! which cgroup v1 and v2 share the controllers between them.
+//!
 //! A runtime is a shim that containerd starts (`io.containerd.runc.v2` is the program
 //! `containerd-shim-runc-v2`) and options for it. Four are known by name; the others come
 //! from containerd's own configuration, where an administrator lists them.
 
+use crate::config::Config;
 use marram_backend_api::{Error, ErrorKind, Result};
 use prost::Message;
 use std::path::{Path, PathBuf};
@@ -52,26 +56,49 @@ struct OtherOptions {
 }
 
 /// The runtimes that are there; the first is what containerd itself would take.
-pub(crate) fn detect(containerd_config: &Path) -> Vec<Runtime> {
-    detect_in(&folders(), &read_config(containerd_config))
+pub(crate) fn detect(config: &Config) -> Vec<Runtime> {
+    let mut found = detect_in(&folders(), &read_config(&config.containerd_config));
+    if shares_controllers(&root_of_daemon(config)) {
+        found.retain(|one| !one.is_crun());
+    }
+    found
 }
 
 /// The runtime called `name`, or the default.
-pub(crate) fn choose(
-    containerd_config: &Path,
-    name: Option<&str>,
-    default: Option<&str>,
-) -> Result<Runtime> {
+pub(crate) fn choose(config: &Config, name: Option<&str>) -> Result<Runtime> {
     const DOING: &str = "choosing the runtime";
-    let all = detect(containerd_config);
+    let all = detect(config);
     let there = || all.iter().map(|one| one.name.as_str()).collect::<Vec<_>>().join(", ");
-    let wanted = name.or(default);
+    let wanted = name.or(config.default_runtime.as_deref());
     let found = all.iter().find(|one| wanted.is_none_or(|wanted| wanted == one.name));
     found.cloned().ok_or_else(|| {
-        let why =
-            format!("{:?} is not on this host, which has [{}]", wanted.unwrap_or("any"), there());
+        let wanted = wanted.unwrap_or("any");
+        let why = format!("{wanted:?} does not work on this host, which has [{}]", there());
         Error::new(ErrorKind::Unsupported, DOING, why)
     })
+}
+
+impl Runtime {
+    fn is_crun(&self) -> bool {
+        let program = self.options.as_ref().and_then(binary_name);
+        program.is_some_and(|program| Path::new(&program).ends_with("crun"))
+    }
+}
+
+/// The file system as containerd sees it: it may live in a mount namespace of its own.
+fn root_of_daemon(config: &Config) -> PathBuf {
+    let daemon = std::os::unix::net::UnixStream::connect(&config.socket).ok();
+    let peer = daemon.and_then(|daemon| rustix::net::sockopt::socket_peercred(daemon).ok());
+    match peer {
+        Some(peer) => PathBuf::from(format!("/proc/{}/root", peer.pid.as_raw_nonzero())),
+        None => PathBuf::from("/"),
+    }
+}
+
+/// Whether the v2 tree beside a v1 one holds controllers.
+fn shares_controllers(root: &Path) -> bool {
+    let file = root.join("sys/fs/cgroup/unified/cgroup.controllers");
+    std::fs::read_to_string(file).is_ok_and(|text| !text.trim().is_empty())
 }
 
 fn folders() -> Vec<PathBuf> {
@@ -210,6 +237,21 @@ mod tests {
         let (_dir, folders) = host(&["containerd-shim-kata-v2", "runc"]);
         let found = detect_in(&folders, &toml::Table::new());
         assert_eq!(found[0].handler, "io.containerd.kata.v2");
+    }
+
+    #[test]
+    fn crun_is_not_offered_where_it_refuses_to_run() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(!shares_controllers(dir.path()));
+        let tree = dir.path().join("sys/fs/cgroup/unified");
+        std::fs::create_dir_all(&tree).unwrap();
+        std::fs::write(tree.join("cgroup.controllers"), "\n").unwrap();
+        assert!(!shares_controllers(dir.path()));
+        std::fs::write(tree.join("cgroup.controllers"), "hugetlb\n").unwrap();
+        assert!(shares_controllers(dir.path()));
+        let (_dir, folders) = host(&["containerd-shim-runc-v2", "runc", "crun"]);
+        let found = detect_in(&folders, &toml::Table::new());
+        assert_eq!(found.iter().filter(|one| one.is_crun()).count(), 1);
     }
 
     #[test]

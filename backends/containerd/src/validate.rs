@@ -34,8 +34,7 @@ pub(crate) fn validate(inner: &Inner, spec: &Spec) -> Result<()> {
     }
     oci::check_mounts(spec, &config.limits)?;
     oci::check_devices(spec, &config.limits)?;
-    let default = config.default_runtime.as_deref();
-    runtime::choose(&config.containerd_config, spec.runtime.as_deref(), default).map(drop)
+    runtime::choose(config, spec.runtime.as_deref()).map(drop)
 }
 
 fn invalid(why: String) -> Error {

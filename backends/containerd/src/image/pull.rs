@@ -217,7 +217,7 @@ impl Pull<'_> {
         }
         Err(failure.unwrap_or_else(|| {
             let why = format!("{} has no mirror, and only mirrors may be asked", self.reference);
-            Error::new(ErrorKind::Unsupported, DOING, why)
+            Error::new(ErrorKind::NotFound, DOING, why)
         }))
     }
 

@@ -42,7 +42,8 @@ const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin
 const OOM_SCORE: i32 = 200;
 
 /// Open files: the soft limit that programs using `select` still survive, and systemd's
-/// hard limit.
+/// hard limit, or our own where that is lower: on hosts that took the right to raise limits
+/// from root, containerd could not raise it either.
 const FILES_SOFT: u64 = 1024;
 const FILES_HARD: u64 = 524_288;
 
@@ -144,10 +145,12 @@ fn arguments(spec: &Spec, image: &Image) -> Result<Vec<String>> {
 }
 
 fn process(spec: &Spec, image: &Image, user: &User, arguments: Vec<String>) -> Built<Process> {
+    let own = rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum;
+    let hard = own.unwrap_or(FILES_HARD).min(FILES_HARD);
     let files = PosixRlimitBuilder::default()
         .typ(PosixRlimitType::RlimitNofile)
-        .soft(FILES_SOFT)
-        .hard(FILES_HARD)
+        .soft(FILES_SOFT.min(hard))
+        .hard(hard)
         .build()?;
     let who = UserBuilder::default()
         .uid(user.uid)
