@@ -1,3 +1,26 @@
-//! Placeholder while the house is laid out.
+//! The shell of a node: performs what `marram-engine-core` decides.
+//!
+//! Rooms:
+//! - [`config`]: what the operator says;
+//! - [`ledger`]: what must survive a cut of the power;
+//! - `backends`, `convert`: the table of backends, and the way from a service to their words;
+//! - `perform`: effects become calls of backends;
+//! - `ports`: host ports;
+//! - `link`: the connection to the cluster;
+//! - `streams`: logs and exec;
+//! - `measure`: fingerprint and telemetry;
+//! - [`shell`]: the one task that owns the engine.
+//!
+//! Invariants: this process opens no port; its end, however it comes, ends no workload
+//! unless a drain was asked for.
 
+mod backends;
+pub mod config;
+mod convert;
 pub mod ledger;
+mod link;
+mod measure;
+mod perform;
+mod ports;
+pub mod shell;
+mod streams;

@@ -1,0 +1,289 @@
+//! The node's configuration: one TOML file, checked whole before anything starts.
+
+use serde::Deserialize;
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+/// Port of a cluster's MQTT endpoint unless the address names one.
+const MQTT_PORT: u16 = 10003;
+
+/// Why a configuration is refused.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("{} cannot be read", path.display())]
+    Read {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// It is no TOML, or holds something unknown or of the wrong kind.
+    #[error("{} is not a valid configuration", path.display())]
+    Form {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong where.
+        #[source]
+        source: Box<toml::de::Error>,
+    },
+    /// A value is not allowed.
+    #[error("{key} = {value:?}: {expected}")]
+    Value {
+        /// Which key.
+        key: &'static str,
+        /// What stands there.
+        value: String,
+        /// What is allowed.
+        expected: &'static str,
+    },
+}
+
+/// A node's configuration. Keys that are not listed are refused.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Name for people; the host's name if absent.
+    pub name: Option<String>,
+    /// The cluster, `mqtt://host[:port]`.
+    #[serde(default = "default_cluster")]
+    pub cluster: String,
+    /// What survives a reboot: identity and ledger.
+    pub state_dir: PathBuf,
+    /// What a reboot may take: logs, and what running workloads need. In memory, so that it
+    /// does not wear out flash.
+    #[serde(default = "default_runtime_dir")]
+    pub runtime_dir: PathBuf,
+    /// The program `marram-shim`; beside this one if absent.
+    pub shim: Option<PathBuf>,
+    /// Where the node is, `latitude,longitude[,metres]`.
+    #[serde(default)]
+    pub location: String,
+    /// Where host ports of this node answer, as clients shall see it.
+    pub address: Option<String>,
+    /// What is kept back from workloads.
+    #[serde(default)]
+    pub reserved: Reserved,
+    /// Programs of the host.
+    #[serde(default)]
+    pub native: Native,
+    /// Containers.
+    #[serde(default)]
+    pub containerd: Containerd,
+}
+
+/// What the host keeps for itself.
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Reserved {
+    /// Memory.
+    pub memory_mib: u32,
+    /// Processor time.
+    pub cpu_millicores: u32,
+    /// Disk.
+    pub storage_mib: u32,
+}
+
+/// Programs of the host as workloads.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Native {
+    /// Offered at all.
+    pub enabled: bool,
+    /// User of programs that ask for none.
+    pub default_user: String,
+    /// Programs may ask for root.
+    pub allow_root: bool,
+    /// Where programs are looked for that are not given by their path.
+    pub path: Option<Vec<PathBuf>>,
+    /// Parent of the workloads' cgroups.
+    pub cgroup_parent: Option<PathBuf>,
+    /// Host folders of which mounts may come.
+    pub mount_roots: Vec<PathBuf>,
+    /// Devices that may be given away.
+    pub devices: Vec<PathBuf>,
+}
+
+/// Containers through containerd.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Containerd {
+    /// Offered at all.
+    pub enabled: bool,
+    /// The daemon's socket.
+    pub socket: PathBuf,
+    /// Namespace inside containerd.
+    pub namespace: String,
+    /// Snapshotter.
+    pub snapshotter: String,
+    /// Parent of the workloads' cgroups.
+    pub cgroup_parent: String,
+    /// Runtime of workloads that name none.
+    pub default_runtime: Option<String>,
+    /// Names and passwords of registries, in the form of Docker's `config.json`.
+    pub credentials_file: Option<PathBuf>,
+    /// containerd's own configuration, read for the runtimes it lists.
+    pub config: Option<PathBuf>,
+    /// Host folders of which mounts may come.
+    pub mount_roots: Vec<PathBuf>,
+    /// Devices that may be given away.
+    pub devices: Vec<PathBuf>,
+    /// Mirrors of registries, by the registry's host.
+    pub registries: BTreeMap<String, Registry>,
+}
+
+/// How a registry is reached.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Registry {
+    /// Asked in this order before the registry itself.
+    pub mirrors: Vec<Mirror>,
+    /// Never ask the registry itself.
+    pub mirrors_only: bool,
+}
+
+/// Another server that holds a registry's images.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Mirror {
+    /// `https://host[:port]`, or `http://host[:port]` with `insecure`.
+    pub url: String,
+    /// Plain HTTP is allowed to this one.
+    #[serde(default)]
+    pub insecure: bool,
+}
+
+impl Default for Native {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            default_user: "nobody".into(),
+            allow_root: false,
+            path: None,
+            cgroup_parent: None,
+            mount_roots: Vec::new(),
+            devices: Vec::new(),
+        }
+    }
+}
+
+impl Default for Containerd {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            socket: "/run/containerd/containerd.sock".into(),
+            namespace: "marram".into(),
+            snapshotter: "overlayfs".into(),
+            cgroup_parent: "/marram".into(),
+            default_runtime: None,
+            credentials_file: None,
+            config: None,
+            mount_roots: Vec::new(),
+            devices: Vec::new(),
+            registries: BTreeMap::new(),
+        }
+    }
+}
+
+fn default_cluster() -> String {
+    format!("mqtt://127.0.0.1:{MQTT_PORT}")
+}
+
+fn default_runtime_dir() -> PathBuf {
+    "/run/marram".into()
+}
+
+impl Config {
+    /// Reads and checks a file.
+    pub fn read(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+        let config: Self = toml::from_str(&text).map_err(|source| ConfigError::Form {
+            path: path.to_owned(),
+            source: Box::new(source),
+        })?;
+        config.check()?;
+        Ok(config)
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        let dirs = [("state_dir", &self.state_dir), ("runtime_dir", &self.runtime_dir)];
+        for (key, path) in dirs {
+            if !path.is_absolute() {
+                let value = path.display().to_string();
+                return Err(ConfigError::Value { key, value, expected: "an absolute path" });
+            }
+        }
+        self.cluster_address().map(drop)
+    }
+
+    /// Host and port of the cluster's MQTT endpoint.
+    pub fn cluster_address(&self) -> Result<(String, u16), ConfigError> {
+        let bad =
+            |expected| ConfigError::Value { key: "cluster", value: self.cluster.clone(), expected };
+        let form = "an address such as mqtt://127.0.0.1:10003 is needed";
+        let rest = self.cluster.strip_prefix("mqtt://").ok_or_else(|| bad(form))?;
+        let rest = rest.strip_suffix('/').unwrap_or(rest);
+        let (host, port) = match rest.parse::<SocketAddr>() {
+            Ok(address) => (address.ip().to_string(), address.port()),
+            Err(_) => match rest.rsplit_once(':') {
+                Some((host, port)) => (host.to_owned(), port.parse().map_err(|_| bad(form))?),
+                None => (rest.to_owned(), MQTT_PORT),
+            },
+        };
+        let ip = host.trim_matches(['[', ']']);
+        let loopback = ip == "localhost"
+            || ip.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback());
+        if !loopback {
+            return Err(bad(
+                "identity and encryption are not built yet, so Marram connects to 127.0.0.1, \
+                 ::1 and localhost only",
+            ));
+        }
+        Ok((ip.to_owned(), port))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Config, String> {
+        let config: Config = toml::from_str(text).map_err(|e| e.to_string())?;
+        config.check().map_err(|e| e.to_string())?;
+        Ok(config)
+    }
+
+    #[test]
+    fn a_short_file_is_enough() {
+        let config = parse("state_dir = '/var/lib/marram/node'").unwrap();
+        assert_eq!(config.cluster_address().unwrap(), ("127.0.0.1".into(), 10003));
+        assert!(config.native.enabled && config.containerd.enabled);
+    }
+
+    #[test]
+    fn addresses_are_loopback_or_refused_with_the_reason() {
+        for (text, port) in
+            [("mqtt://127.0.0.1", 10003), ("mqtt://localhost:1", 1), ("mqtt://[::1]:7/", 7)]
+        {
+            let config = parse(&format!("state_dir = '/s'\ncluster = '{text}'")).unwrap();
+            assert_eq!(config.cluster_address().unwrap().1, port, "{text}");
+        }
+        for text in ["mqtt://10.0.0.1:1", "mqtt://example.org", "mqtt://0.0.0.0:1"] {
+            let error = parse(&format!("state_dir = '/s'\ncluster = '{text}'")).unwrap_err();
+            assert!(error.contains("identity and encryption are not built yet"), "{error}");
+        }
+        for text in ["127.0.0.1", "http://127.0.0.1", "mqtt://127.0.0.1:x"] {
+            assert!(parse(&format!("state_dir = '/s'\ncluster = '{text}'")).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn unknown_keys_and_relative_paths_are_refused() {
+        assert!(parse("state_dir = '/s'\nclutser = 'x'").unwrap_err().contains("clutser"));
+        assert!(parse("state_dir = 's'").unwrap_err().contains("absolute"));
+        assert!(parse("").unwrap_err().contains("state_dir"));
+    }
+}

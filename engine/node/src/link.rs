@@ -1,0 +1,240 @@
+//! The connection to the cluster: one MQTT 5 session, opened by the node.
+//!
+//! The session is kept by the broker while the link is down, so that what was sent to the
+//! node waits for it. Presence is a retained message and a last will. The link is up when
+//! the broker has confirmed the subscriptions: from then on no answer can be missed.
+//!
+//! Nothing here decides: messages come out decoded, and what is to be sent comes in whole.
+
+use marram_protocol::MESSAGE_BYTES_MAX;
+use marram_protocol::id::ChildId;
+use marram_protocol::topic::{Leaf, Topic, client_id};
+use marram_protocol::v1::{Down, Up};
+use rumqttc::mqttbytes::v5::LastWill;
+use rumqttc::{
+    AsyncClient, Event, EventLoop, MqttOptions, Packet, PublishOptions, QoS, SessionMode,
+    SubscribeFilter,
+};
+use std::time::Duration;
+use tokio::sync::mpsc;
+
+/// Seconds without traffic before a ping: two fit well into the traffic budget, and a dead
+/// link is noticed within a minute and a half.
+const KEEP_ALIVE_S: u16 = 60;
+
+/// Seconds for which the broker keeps the session: an hour of outage costs no resync.
+const SESSION_EXPIRY_S: u32 = 3600;
+
+/// Requests on their way to the socket; more make the sender wait.
+const REQUESTS_MAX: usize = 64;
+
+/// Waits between attempts to connect: they double, and each is drawn anew from its upper
+/// half so that a thousand nodes do not come back at once.
+const BACKOFF_FIRST_MS: u64 = 500;
+const BACKOFF_MAX_MS: u64 = 60_000;
+
+/// An orderly goodbye takes no longer; after that the last will speaks.
+const GOODBYE_TIME_MAX: Duration = Duration::from_secs(2);
+
+/// A packet is a message and its topic and properties.
+const PACKET_BYTES_MAX: usize = MESSAGE_BYTES_MAX + 1024;
+
+/// What happens on the link.
+#[derive(Debug)]
+pub(crate) enum LinkEvent {
+    /// Ready: say hello.
+    Up,
+    /// Gone; it is being tried again.
+    Down,
+    /// The cluster speaks about desired state.
+    Desired(Down),
+    /// The cluster speaks about streams.
+    Stream(Down),
+}
+
+/// Sends, from any task.
+#[derive(Debug, Clone)]
+pub(crate) struct Sender {
+    client: AsyncClient,
+    node: ChildId,
+}
+
+/// Why something was not sent.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SendError {
+    #[error(transparent)]
+    Codec(#[from] marram_protocol::v1::CodecError),
+    #[error("the queue to the cluster is full or closed: {0}")]
+    Queue(String),
+}
+
+impl Sender {
+    /// Sends without waiting. Telemetry may be lost, a report must not be: then the link is
+    /// to be made anew, which tells everything again.
+    pub(crate) fn try_send(&self, message: &Up) -> Result<(), SendError> {
+        let (leaf, options) = way(message);
+        let topic = Topic { node: self.node, leaf }.to_string();
+        let sent = self.client.try_publish(topic, message.encode()?, options);
+        sent.map_err(|error| SendError::Queue(error.to_string()))
+    }
+
+    /// Sends, and waits while the queue is full: for streams, whose tasks can wait.
+    pub(crate) async fn send(&self, message: &Up) -> Result<(), SendError> {
+        let (leaf, options) = way(message);
+        let topic = Topic { node: self.node, leaf }.to_string();
+        let sent = self.client.publish(topic, message.encode()?, options).await;
+        sent.map_err(|error| SendError::Queue(error.to_string()))
+    }
+
+    fn subscribe(&self) -> Result<(), SendError> {
+        let filter = |leaf: Leaf| {
+            let topic = Topic { node: self.node, leaf }.to_string();
+            SubscribeFilter::new(topic, QoS::AtLeastOnce)
+        };
+        let filters = [filter(Leaf::Desired), filter(Leaf::StreamIn)];
+        let asked = self.client.try_subscribe_many(filters);
+        asked.map_err(|error| SendError::Queue(error.to_string()))
+    }
+
+    /// Says goodbye; the last will is not needed then.
+    pub(crate) async fn goodbye(&self, incarnation: u64) {
+        let offline = Up::Presence { online: false, incarnation };
+        let farewell = async {
+            self.send(&offline).await?;
+            let left = self.client.disconnect().await;
+            left.map_err(|error| SendError::Queue(error.to_string()))
+        };
+        match tokio::time::timeout(GOODBYE_TIME_MAX, farewell).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::debug!(%error, "no goodbye to the cluster"),
+            Err(_) => tracing::debug!("no goodbye to the cluster: it took too long"),
+        }
+    }
+}
+
+/// Where a message goes, and with what promise.
+fn way(message: &Up) -> (Leaf, PublishOptions) {
+    match message {
+        Up::Presence { .. } => (Leaf::Presence, PublishOptions::at_least_once().retained()),
+        Up::Telemetry(_) => (Leaf::Telemetry, PublishOptions::at_most_once()),
+        Up::StreamData { .. } | Up::StreamEnd { .. } => {
+            (Leaf::StreamOut, PublishOptions::at_least_once())
+        }
+        Up::Hello(_) | Up::Observed { .. } | Up::Resync(_) | Up::Fetch { .. } | Up::Summary(_) => {
+            (Leaf::Report, PublishOptions::at_least_once())
+        }
+    }
+}
+
+/// The receiving side; driven by [`Link::run`].
+pub(crate) struct Link {
+    sender: Sender,
+    events: EventLoop,
+    incarnation: u64,
+    random: u64,
+}
+
+impl Link {
+    /// Makes the session's two ends; nothing is connected yet.
+    pub(crate) fn new(
+        address: (String, u16),
+        node: ChildId,
+        incarnation: u64,
+    ) -> anyhow::Result<(Self, Sender)> {
+        let mut options = MqttOptions::new(client_id(node), address);
+        options.set_keep_alive(KEEP_ALIVE_S);
+        options.set_session_mode(SessionMode::Persistent);
+        options.set_session_expiry_interval(Some(SESSION_EXPIRY_S));
+        options.set_max_packet_size(Some(u32::try_from(PACKET_BYTES_MAX)?));
+        let offline = Up::Presence { online: false, incarnation }.encode()?;
+        let topic = Topic { node, leaf: Leaf::Presence }.to_string();
+        options.set_last_will(LastWill::new(topic, offline, QoS::AtLeastOnce, true, None));
+        let (client, events) = AsyncClient::builder(options).capacity(REQUESTS_MAX).try_build()?;
+        let sender = Sender { client, node };
+        let link = Self { sender: sender.clone(), events, incarnation, random: incarnation };
+        Ok((link, sender))
+    }
+
+    /// Keeps the link up until nobody listens to its events any more.
+    pub(crate) async fn run(mut self, events: mpsc::Sender<LinkEvent>) {
+        let mut failures = 0;
+        let mut up = false;
+        loop {
+            let polled = tokio::select! {
+                polled = self.events.poll() => polled,
+                () = events.closed() => return,
+            };
+            let event = match polled {
+                Ok(Event::Incoming(packet)) => self.incoming(packet),
+                Ok(Event::Outgoing(_) | Event::Auth(_)) => continue,
+                Err(error) => {
+                    if std::mem::take(&mut up) && events.send(LinkEvent::Down).await.is_err() {
+                        return;
+                    }
+                    let wait = self.backoff(failures);
+                    failures += 1;
+                    tracing::info!(%error, wait_ms = wait.as_millis(), "no link to the cluster");
+                    tokio::select! {
+                        () = tokio::time::sleep(wait) => {}
+                        () = events.closed() => return,
+                    }
+                    continue;
+                }
+            };
+            let Some(event) = event else { continue };
+            if let LinkEvent::Up = event {
+                (up, failures) = (true, 0);
+            }
+            if events.send(event).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    fn incoming(&mut self, packet: Packet) -> Option<LinkEvent> {
+        match packet {
+            Packet::ConnAck(_) => {
+                let online = Up::Presence { online: true, incarnation: self.incarnation };
+                let asked = self.sender.try_send(&online).and_then(|()| self.sender.subscribe());
+                if let Err(error) = asked {
+                    tracing::warn!(%error, "the link is not usable");
+                }
+                None
+            }
+            Packet::SubAck(_) => Some(LinkEvent::Up),
+            Packet::Publish(publish) => {
+                let topic = String::from_utf8_lossy(&publish.topic);
+                let leaf = topic.parse::<Topic>().map(|t| t.leaf);
+                let message = Down::decode(&publish.payload);
+                match (leaf, message) {
+                    (Ok(Leaf::Desired), Ok(message)) => Some(LinkEvent::Desired(message)),
+                    (Ok(Leaf::StreamIn), Ok(message)) => Some(LinkEvent::Stream(message)),
+                    (_, Err(error)) => {
+                        tracing::warn!(%topic, %error, "a message was refused");
+                        None
+                    }
+                    (_, Ok(_)) => {
+                        tracing::warn!(%topic, "a message came on an unexpected topic");
+                        None
+                    }
+                }
+            }
+            _ => None,
+        }
+    }
+
+    fn backoff(&mut self, failures: u32) -> Duration {
+        // xorshift: it only has to differ from node to node, and the seed does.
+        self.random ^= self.random << 13;
+        self.random ^= self.random >> 7;
+        self.random ^= self.random << 17;
+        let whole = BACKOFF_FIRST_MS.saturating_mul(1 << failures.min(10)).min(BACKOFF_MAX_MS);
+        Duration::from_millis(whole / 2 + self.random % (whole / 2))
+    }
+}
+
+impl std::fmt::Debug for Link {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Link").field("node", &self.sender.node).finish_non_exhaustive()
+    }
+}
