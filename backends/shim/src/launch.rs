@@ -224,6 +224,8 @@ fn become_program(orders: Orders, socket: &UnixStream) -> Result<ExitCode, Launc
     // The shim is kept from the kernel's out-of-memory killer, its program is not.
     step("setting the out-of-memory score", std::fs::write("/proc/self/oom_score_adj", "0"))?;
     rustix::process::umask(Mode::from_raw_mode(0o022));
+    // The shim blocks some, and a mask is inherited.
+    step("unblocking signals", nix::sys::signal::SigSet::empty().thread_set_mask())?;
     let program = &orders.program;
     step("dropping rights", drop_rights(program))?;
     step("entering its working directory", rustix::process::chdir(&program.working_dir))?;

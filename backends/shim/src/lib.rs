@@ -23,6 +23,7 @@
 
 pub mod cgroup;
 pub mod driver;
+pub mod entry;
 pub mod files;
 pub mod launch;
 pub mod log;

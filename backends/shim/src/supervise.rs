@@ -134,8 +134,7 @@ impl Supervisor {
         let log = RotatedLog::open(&dir.join(files::LOG), spec.log_bytes_max)?;
         let mut signals = SigSet::empty();
         signals.add(NixSignal::SIGCHLD);
-        // Whoever asks the shim to end means the workload: the engine stops that. Blocked
-        // signals are not inherited: the standard library clears the mask of children.
+        // Whoever asks the shim to end means the workload: the engine stops that.
         for ignored in [NixSignal::SIGTERM, NixSignal::SIGINT, NixSignal::SIGHUP] {
             signals.add(ignored);
         }

@@ -1,0 +1,8 @@
+//! The shim, built with this package's tests because they need the program. The one that is
+//! installed is the binary of the package `marram-shim`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    marram_shim::entry::main()
+}
