@@ -4,6 +4,9 @@
 //! channel of their own, and an idle connection must cost next to nothing. Bytes are read into a
 //! buffer that all connections of a thread share and are taken from it before the poll returns.
 
+#[cfg(test)]
+mod tests;
+
 use std::cell::RefCell;
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -27,19 +30,20 @@ thread_local! {
 }
 
 /// Serves one client until its connection ends; tells why it did.
-pub(crate) async fn run<S>(mut io: S, mut endpoint: Endpoint, shared: Arc<Shared>) -> Reason
+pub(crate) async fn run<S>(io: S, endpoint: Endpoint, shared: Arc<Shared>) -> Reason
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
+    let mut pump = Pump { io, endpoint, shared, unflushed: false };
     let Closed(reason) = {
-        let until = endpoint.poll_timeout().unwrap_or_else(|| shared.now());
-        let timer = sleep_until(shared.instant(until));
+        let until = pump.endpoint.poll_timeout().unwrap_or_else(|| pump.shared.now());
+        let timer = sleep_until(pump.shared.instant(until));
         tokio::pin!(timer);
-        poll_fn(|cx| poll(cx, Pin::new(&mut io), &mut endpoint, &shared, timer.as_mut())).await
+        poll_fn(|cx| pump.poll(cx, timer.as_mut())).await
     };
     let last_words = async {
-        io.write_all(endpoint.output()).await?;
-        io.shutdown().await
+        pump.io.write_all(pump.endpoint.output()).await?;
+        pump.io.shutdown().await
     };
     match timeout(Duration::from_millis(CLOSE_MS_MAX), last_words).await {
         Ok(Ok(())) => {}
@@ -50,87 +54,79 @@ where
     reason
 }
 
-fn poll<S>(
-    cx: &mut Context<'_>,
-    mut io: Pin<&mut S>,
-    endpoint: &mut Endpoint,
-    shared: &Shared,
-    mut timer: Pin<&mut Sleep>,
-) -> Poll<Closed>
-where
-    S: AsyncRead + AsyncWrite,
-{
-    for _ in 0..ROUNDS_MAX {
-        let now = shared.now();
-        let mut progress = false;
-        if let Err(closed) = endpoint.fill(now, cx.waker()) {
-            return Poll::Ready(closed);
+/// A connection's two halves: the stream, and what is said on it.
+struct Pump<S> {
+    io: S,
+    endpoint: Endpoint,
+    shared: Arc<Shared>,
+    /// The stream has taken bytes that it may not have sent. TCP never has; TLS may.
+    unflushed: bool,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Pump<S> {
+    fn poll(&mut self, cx: &mut Context<'_>, timer: Pin<&mut Sleep>) -> Poll<Closed> {
+        for _ in 0..ROUNDS_MAX {
+            if let Err(closed) = self.endpoint.fill(self.shared.now(), cx.waker()) {
+                return Poll::Ready(closed);
+            }
+            let mut progress = false;
+            match self.poll_write(cx) {
+                Ok(wrote) => progress |= wrote,
+                Err(closed) => return Poll::Ready(closed),
+            }
+            if self.endpoint.wants_input() {
+                match self.poll_read(cx) {
+                    Poll::Ready(Ok(())) => progress = true,
+                    Poll::Ready(Err(closed)) => return Poll::Ready(closed),
+                    Poll::Pending => {}
+                }
+            }
+            if !progress {
+                return wait(cx, &mut self.endpoint, &self.shared, timer);
+            }
         }
-        match write(cx, io.as_mut(), endpoint, shared) {
-            Poll::Ready(Ok(wrote)) => progress |= wrote,
-            Poll::Ready(Err(closed)) => return Poll::Ready(closed),
-            Poll::Pending => {}
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// Writes what it can; true if something went out.
+    fn poll_write(&mut self, cx: &mut Context<'_>) -> Result<bool, Closed> {
+        let mut wrote = false;
+        while !self.endpoint.output().is_empty() {
+            match Pin::new(&mut self.io).poll_write(cx, self.endpoint.output()) {
+                Poll::Ready(Ok(count)) if count > 0 => {
+                    self.endpoint.wrote(self.shared.now(), count);
+                    self.unflushed = true;
+                    wrote = true;
+                }
+                Poll::Ready(_) => return Err(self.endpoint.lost(self.shared.now())),
+                Poll::Pending => break,
+            }
         }
-        if endpoint.wants_input() {
-            match read(cx, io.as_mut(), endpoint, shared) {
-                Poll::Ready(Ok(())) => progress = true,
-                Poll::Ready(Err(closed)) => return Poll::Ready(closed),
+        if self.unflushed {
+            match Pin::new(&mut self.io).poll_flush(cx) {
+                Poll::Ready(Ok(())) => self.unflushed = false,
+                Poll::Ready(Err(_)) => return Err(self.endpoint.lost(self.shared.now())),
                 Poll::Pending => {}
             }
         }
-        if !progress {
-            return wait(cx, endpoint, shared, timer.as_mut());
-        }
+        Ok(wrote)
     }
-    cx.waker().wake_by_ref();
-    Poll::Pending
-}
 
-/// Writes what there is; true if something went out.
-fn write<S: AsyncWrite>(
-    cx: &mut Context<'_>,
-    mut io: Pin<&mut S>,
-    endpoint: &mut Endpoint,
-    shared: &Shared,
-) -> Poll<Result<bool, Closed>> {
-    let mut wrote = false;
-    while !endpoint.output().is_empty() {
-        match io.as_mut().poll_write(cx, endpoint.output()) {
-            Poll::Ready(Ok(count)) if count > 0 => {
-                endpoint.wrote(shared.now(), count);
-                wrote = true;
-            }
-            Poll::Ready(_) => return Poll::Ready(Err(endpoint.lost(shared.now()))),
-            Poll::Pending if wrote => return Poll::Ready(Ok(true)),
-            Poll::Pending => return Poll::Pending,
-        }
-    }
-    if !wrote {
-        return Poll::Ready(Ok(false));
-    }
-    // Streams that buffer, as TLS does, send only when told to.
-    match io.poll_flush(cx) {
-        Poll::Ready(Err(_)) => Poll::Ready(Err(endpoint.lost(shared.now()))),
-        _ => Poll::Ready(Ok(true)),
-    }
-}
-
-/// Reads once and hands the bytes over.
-fn read<S: AsyncRead>(
-    cx: &mut Context<'_>,
-    io: Pin<&mut S>,
-    endpoint: &mut Endpoint,
-    shared: &Shared,
-) -> Poll<Result<(), Closed>> {
-    SCRATCH.with_borrow_mut(|scratch| {
-        let mut buffer = ReadBuf::new(scratch);
-        let result = ready!(io.poll_read(cx, &mut buffer));
-        let now = shared.now();
-        Poll::Ready(match result {
-            Ok(()) if !buffer.filled().is_empty() => endpoint.receive(now, buffer.filled()),
-            _ => Err(endpoint.lost(now)),
+    /// Reads once and hands the bytes over.
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Closed>> {
+        SCRATCH.with_borrow_mut(|scratch| {
+            let mut buffer = ReadBuf::new(scratch);
+            let result = ready!(Pin::new(&mut self.io).poll_read(cx, &mut buffer));
+            let now = self.shared.now();
+            Poll::Ready(match result {
+                Ok(()) if !buffer.filled().is_empty() => {
+                    self.endpoint.receive(now, buffer.filled())
+                }
+                _ => Err(self.endpoint.lost(now)),
+            })
         })
-    })
+    }
 }
 
 /// Nothing to do now: sets the timer, and does what is due if it is over already.

@@ -4,8 +4,8 @@
 //! bytes at any time. It keeps a buffer only for the part of a packet that is still missing.
 //!
 //! ```text
-//!   Waiting ── CONNECT accepted ──► Open ── any Close ──► (task ends)
-//!      └────── anything else, or the handshake's time is over ──┘
+//!   Waiting -- CONNECT accepted --> Open -- any Closed --> (task ends)
+//!      +------ anything else, or the handshake's time is over ------+
 //! ```
 //!
 //! Invariants:

@@ -10,7 +10,7 @@
 //! one connection over that core, bytes in and bytes out. Around them stands a thin tokio shell:
 //! one task per connection, its handshake inside the task, and no buffer kept while a connection
 //! is idle. Packets are taken apart by `mqtt-protocol-core`; nothing of its per-connection state
-//! machine is used (docs/decisions/0001-mqtt-codec.md).
+//! machine is used (docs/decisions/0003-decode-only-from-the-codec.md).
 //!
 //! What it promises:
 //! - QoS 0 and 1 in both directions. QoS 2 is announced as unsupported to MQTT 5 clients; 3.1.1

@@ -6,7 +6,8 @@
 //! authorizer is asked.
 //!
 //! Invariant: a waker is registered under the same lock under which its session was found empty,
-//! so no wake-up falls between.
+//! so no wake-up falls between; a connection that lost its session registers none, for the place
+//! belongs to another by then.
 
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -90,7 +91,7 @@ impl Shared {
         let relieved = state.core.take_relieved();
         let keys = state.core.take_wakes();
         let woken: Vec<Waker> = keys.into_iter().filter_map(|key| state.take(key)).collect();
-        if let Some((link, waker)) = waiting {
+        if let Some((link, waker)) = waiting.filter(|(link, _)| state.core.is_current(*link)) {
             state.register(link.key, waker);
         }
         drop(state);

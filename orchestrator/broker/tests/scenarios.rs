@@ -258,7 +258,8 @@ async fn a_takeover_is_told(target: &impl Target) {
     let mut new = Client::connect(target.port(), &options).await;
     assert!(new.session_present);
     assert!(matches!(old.farewell().await, None | Some(0x8E)));
-    new.publish("t", b"1", 1, false).await;
+    let mut other = Client::connect(target.port(), &Options::v5("other")).await;
+    other.publish("t", b"1", 1, false).await;
     assert_eq!(new.texts(1).await, ["1"]);
     let old = Options::v311("b");
     let mut old = Client::connect(target.port(), &old).await;

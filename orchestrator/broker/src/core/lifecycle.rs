@@ -198,8 +198,9 @@ impl Core {
         self.queued_bytes = self.queued_bytes + after - before;
         if tell {
             self.ended.insert(epoch, reason);
-            self.wakes.push(key);
         }
+        // Also when it knows: its waker is given up with it, and the task's memory with that.
+        self.wakes.push(key);
         if !local {
             self.stats.connected -= 1;
             self.announce(&event);

@@ -11,12 +11,13 @@
 //!
 //! ```text
 //!            connect                disconnect, expiry > 0
-//!  (absent) ─────────► connected ──────────────────────────► away
-//!      ▲                 │   ▲                                │ │
-//!      │ disconnect,     │   └────────────────────────────────┘ │
-//!      │ expiry = 0      │        connect, clean start = 0      │ expiry over,
-//!      └─────────────────┘                                      │ clean start = 1
-//!      └────────────────────────────────────────────────────────┘
+//!  (absent) ---------> connected --------------------------> away
+//!      ^                 |   ^                                | |
+//!      | disconnect,     |   +--------------------------------+ |
+//!      | expiry = 0      |        connect, clean start = 0      |
+//!      +-----------------+                                      |
+//!      +--------------------------------------------------------+
+//!                expiry over, or connect with clean start = 1
 //! ```
 //!
 //! Invariants:
@@ -288,6 +289,12 @@ impl Core {
             queued_bytes: self.queued_bytes,
             ..self.stats
         }
+    }
+
+    /// Whether a connection still has its session.
+    pub(crate) fn is_current(&self, link: Link) -> bool {
+        let session = self.slots.get(link.key.0 as usize).and_then(Option::as_deref);
+        session.is_some_and(|s| s.connected && s.epoch == link.epoch)
     }
 
     fn session(&mut self, link: Link) -> Option<&mut Session> {

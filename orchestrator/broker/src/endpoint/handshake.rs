@@ -83,7 +83,8 @@ impl Endpoint {
             address: self.address,
         };
         self.shared.authorizer.connect(&request).map_err(|refused| {
-            tracing::info!(client = %client_id, address = ?self.address, %refused, "client refused");
+            let address = self.address;
+            tracing::info!(client = %client_id, ?address, %refused, "client refused");
             self.shared.with(|core| core.stats.connections_refused += 1);
             refused.reason
         })

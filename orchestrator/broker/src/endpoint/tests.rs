@@ -1,7 +1,8 @@
 //! One connection fed by hand: any bytes in any portions, and what it answers.
 
 use std::sync::Arc;
-use std::task::Waker;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Wake, Waker};
 
 use proptest::prelude::*;
 
@@ -170,6 +171,37 @@ async fn refused_clients_are_told_why() {
         assert_eq!(result.map_err(|c| c.0), Err(reason), "{bytes:?}");
         assert_eq!(client.output(), answer, "{bytes:?}");
     }
+}
+
+#[derive(Default)]
+struct Count(AtomicUsize);
+
+impl Wake for Count {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+#[tokio::test]
+async fn who_lost_its_session_does_not_take_the_wake_ups_of_who_has_it() {
+    let mut old = endpoint(Config::default());
+    let shared = Arc::clone(&old.shared);
+    let mut new = Endpoint::new(shared, PeerIdentity::Anonymous, None, 10_000);
+    let (old_count, new_count) = (Arc::new(Count::default()), Arc::new(Count::default()));
+    let (old_waker, new_waker) = (Waker::from(old_count.clone()), Waker::from(new_count.clone()));
+    old.receive(0, CONNECT).expect("let in");
+    old.fill(0, &old_waker).expect("open");
+    new.receive(0, &[CONNECT, SUBSCRIBE_ALL].concat()).expect("let in");
+    assert_eq!(old_count.0.load(Ordering::Relaxed), 1, "told that it is over");
+    new.fill(0, &new_waker).expect("open");
+    assert_eq!(old.fill(0, &old_waker).map_err(|c| c.0), Err(Reason::TakenOver));
+    drop(old);
+    let mut other = Endpoint::new(Arc::clone(&new.shared), PeerIdentity::Anonymous, None, 10_000);
+    let mut connect = CONNECT.to_vec();
+    *connect.last_mut().expect("an id") = b'b';
+    let before = new_count.0.load(Ordering::Relaxed);
+    other.receive(0, &[&connect, PUBLISH].concat()).expect("taken");
+    assert_eq!(new_count.0.load(Ordering::Relaxed), before + 1);
 }
 
 proptest! {

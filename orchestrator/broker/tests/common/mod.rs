@@ -143,7 +143,8 @@ pub fn program(name: &str) -> PathBuf {
 pub fn paho_python() -> PathBuf {
     let named = std::env::var_os("MARRAM_PAHO_PYTHON").map(PathBuf::from);
     let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../..");
-    let path = named.unwrap_or_else(|| root.join("target/venv/bin/python"));
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or(root.join("target"), PathBuf::from);
+    let path = named.unwrap_or_else(|| target.join("venv/bin/python"));
     assert!(
         path.is_file(),
         "no Python with paho-mqtt at {}; `make setup` installs one, or name one in \

@@ -110,8 +110,8 @@ fn perform(bench: &mut Bench, links: &mut BTreeMap<usize, Link>, step: &Step) {
             let Some(&link) = links.get(&who) else { return };
             if let Pull::Send { packet_id, pending, .. } = bench.core.pull(now, link) {
                 let topic = &pending.message.topic;
-                let known = |f: &&str| parse_filter(f).is_some_and(|p| matches(p.filter, topic));
-                assert!(FILTERS.iter().any(|f| known(&f)));
+                let known = |f: &str| parse_filter(f).is_some_and(|p| matches(p.filter, topic));
+                assert!(FILTERS.iter().any(|f| known(f)));
                 if acknowledge {
                     bench.core.acknowledge(link, packet_id);
                 }
