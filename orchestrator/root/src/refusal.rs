@@ -16,6 +16,9 @@ pub enum Refusal {
         /// What was asked for.
         id: String,
     },
+    /// The path exists, the method does not.
+    #[error("{0}")]
+    Method(String),
     /// It stands against what is there.
     #[error("{0}")]
     Conflict(String),
@@ -40,6 +43,9 @@ pub enum Refusal {
     /// Wrong user name or password.
     #[error("wrong user name or password")]
     Credentials,
+    /// The caller is somebody else than who may ask.
+    #[error("only {0} may ask for this")]
+    Unauthorized(String),
     /// Too many wrong passwords.
     #[error("too many failed logins, try again in {0} s")]
     Throttled(u64),
@@ -75,9 +81,10 @@ impl Refusal {
     pub fn status(&self) -> u16 {
         match self {
             Self::BadRequest(_) => 400,
-            Self::Credentials => 401,
+            Self::Credentials | Self::Unauthorized(_) => 401,
             Self::Forbidden(_) => 403,
             Self::NotFound { .. } => 404,
+            Self::Method(_) => 405,
             Self::Slow(_) => 408,
             Self::Conflict(_) => 409,
             Self::TooLarge(_) | Self::Sla(SlaErrors::TooLarge(_)) => 413,

@@ -33,6 +33,9 @@ pub const COUNTER_PREFIX: &[u8] = b"root/n/";
 /// Before each key of the core.
 pub const CORE_PREFIX: &[u8] = b"core/";
 
+/// A key with its value.
+pub type Record = (Vec<u8>, Vec<u8>);
+
 /// A change of one key; `None` deletes.
 pub type Write = (Vec<u8>, Option<Vec<u8>>);
 
@@ -106,8 +109,8 @@ pub fn decode<T: DeserializeOwned>(key: &[u8], value: &[u8]) -> Result<T, Storag
 }
 
 /// All entries under a prefix, with their whole keys.
-pub fn load(store: &dyn Store, prefix: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>, StorageError> {
-    let mut all: Vec<(Vec<u8>, Vec<u8>)> = Vec::new();
+pub fn load(store: &dyn Store, prefix: &[u8]) -> Result<Vec<Record>, StorageError> {
+    let mut all: Vec<Record> = Vec::new();
     loop {
         let after = all.last().map(|(key, _)| key.as_slice());
         let page = store.range(prefix, after, PAGE_MAX)?;

@@ -49,6 +49,11 @@ impl PasswordHash {
         Ok(Self { rounds: rounds.get(), salt, hash })
     }
 
+    /// What no password fits, and takes as long to find out.
+    pub fn of_nobody(rounds: NonZeroU32) -> Result<Self, SecretError> {
+        Ok(Self { rounds: rounds.get(), salt: random()?, hash: random()? })
+    }
+
     /// Whether it is the password. Slow on purpose, and as slow when it is not.
     pub fn verify(&self, password: &str) -> bool {
         let Some(rounds) = NonZeroU32::new(self.rounds.min(ROUNDS_MAX)) else { return false };

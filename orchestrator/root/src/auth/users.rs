@@ -99,8 +99,7 @@ impl Users {
                 id
             }
         };
-        // Hashed once with as many rounds, of something nobody knows.
-        let nobody = PasswordHash::new(&generate()?, rounds)?;
+        let nobody = PasswordHash::of_nobody(rounds)?;
         let mut all = Self { organization, users, nobody };
         let made = if all.users.is_empty() {
             Some(all.make_admin(store, state_dir, rounds, now_unix_ms)?)

@@ -291,7 +291,8 @@ impl Catalog {
         }
     }
 
-    fn room_for<'a>(
+    /// Refuses what would make the catalog too large.
+    pub fn room_for<'a>(
         &self,
         applications: usize,
         services: impl Iterator<Item = &'a DraftService>,

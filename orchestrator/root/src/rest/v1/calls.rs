@@ -1,0 +1,202 @@
+//! The calls of the clean form that answer at once.
+
+use super::super::{Rest, body};
+use super::objects;
+use super::problem::{Answer, Caller, json_response, ok};
+use crate::catalog::Draft;
+use crate::refusal::Refusal;
+use crate::shell::{Applied, View};
+use crate::view;
+use axum::body::Body;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use marram_protocol::id::{ApplicationId, ChildId, InstanceId, ServiceId};
+use marram_protocol::sla::SLA_BYTES_MAX;
+use serde_json::{Value, json};
+use std::str::FromStr;
+use std::time::Duration;
+
+/// A root that takes longer for a look at its state is not ready.
+const READY_TIME_MAX: Duration = Duration::from_secs(2);
+
+/// The process runs and answers.
+pub(super) async fn healthy() -> &'static str {
+    "ok\n"
+}
+
+/// The owner of the state answers too.
+pub(super) async fn ready(State(rest): State<Rest>) -> Response {
+    let look = rest.handle.read(|_| ());
+    let well = !*rest.stopping.borrow()
+        && tokio::time::timeout(READY_TIME_MAX, look).await.is_ok_and(|answer| answer.is_ok());
+    match well {
+        true => "ok\n".into_response(),
+        false => (StatusCode::SERVICE_UNAVAILABLE, "not ready\n").into_response(),
+    }
+}
+
+pub(super) async fn version(_: Caller) -> Response {
+    ok(&json!({"name": "marram-root", "version": env!("CARGO_PKG_VERSION"), "api": "v1"}))
+}
+
+pub(super) async fn apply(State(rest): State<Rest>, Caller(access): Caller, body: Body) -> Answer {
+    let draft = Draft::parse(&body::read(body, SLA_BYTES_MAX).await?)?;
+    let applied = rest.handle.apply(access.clone(), draft).await?;
+    let look = move |view: &View<'_>| -> Result<Value, Refusal> {
+        applied.iter().map(|one| encode_applied(view, &access, one)).collect()
+    };
+    Ok(ok(&json!({"applications": rest.handle.read(look).await??})))
+}
+
+fn encode_applied(
+    view: &View<'_>,
+    access: &crate::auth::Access,
+    applied: &Applied,
+) -> Result<Value, Refusal> {
+    let application = view.catalog.application(access, applied.application)?;
+    let services = applied.services.iter().map(|one| {
+        let service = view.catalog.service(access, one.service)?;
+        Ok(json!({
+            "service_id": service.id,
+            "name": service.name,
+            "namespace": service.namespace,
+            "instances": one.instances.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            "created": one.created,
+        }))
+    });
+    Ok(json!({
+        "application_id": application.id,
+        "name": application.name,
+        "namespace": application.namespace,
+        "services": services.collect::<Result<Vec<_>, Refusal>>()?,
+    }))
+}
+
+pub(super) async fn applications(State(rest): State<Rest>, Caller(access): Caller) -> Answer {
+    let look = move |view: &View<'_>| -> Vec<Value> {
+        let all = view.catalog.applications(&access);
+        all.map(|one| objects::application(one, view.catalog.members(one.id))).collect()
+    };
+    Ok(items(rest.handle.read(look).await?))
+}
+
+pub(super) async fn application(
+    State(rest): State<Rest>,
+    Caller(access): Caller,
+    Path(id): Path<String>,
+) -> Answer {
+    let id: ApplicationId = parse("application", &id)?;
+    let look = move |view: &View<'_>| {
+        let found = view.catalog.application(&access, id)?;
+        Ok::<_, Refusal>(objects::application(found, view.catalog.members(id)))
+    };
+    Ok(ok(&rest.handle.read(look).await??))
+}
+
+pub(super) async fn delete_application(
+    State(rest): State<Rest>,
+    Caller(access): Caller,
+    Path(id): Path<String>,
+) -> Answer {
+    rest.handle.remove_application(access, parse("application", &id)?).await?;
+    Ok(accepted(&json!({})))
+}
+
+pub(super) async fn services(State(rest): State<Rest>, Caller(access): Caller) -> Answer {
+    let look = move |view: &View<'_>| -> Result<Vec<Value>, Refusal> {
+        view.catalog.services(&access).map(|service| encode_service(view, service)).collect()
+    };
+    Ok(items(rest.handle.read(look).await??))
+}
+
+pub(super) async fn service(
+    State(rest): State<Rest>,
+    Caller(access): Caller,
+    Path(id): Path<String>,
+) -> Answer {
+    let id: ServiceId = parse("service", &id)?;
+    let look = move |view: &View<'_>| encode_service(view, view.catalog.service(&access, id)?);
+    Ok(ok(&rest.handle.read(look).await??))
+}
+
+fn encode_service(view: &View<'_>, service: &crate::catalog::Service) -> Result<Value, Refusal> {
+    let next = view.catalog.next_instance_number(service.id);
+    objects::service(service, next, view::ids_of(view.tier, service.id))
+}
+
+pub(super) async fn delete_service(
+    State(rest): State<Rest>,
+    Caller(access): Caller,
+    Path(id): Path<String>,
+) -> Answer {
+    rest.handle.remove_service(access, parse("service", &id)?).await?;
+    Ok(accepted(&json!({})))
+}
+
+pub(super) async fn deploy(
+    State(rest): State<Rest>,
+    Caller(access): Caller,
+    Path(id): Path<String>,
+) -> Answer {
+    let instance = rest.handle.deploy(access, parse("service", &id)?).await?;
+    Ok(accepted(&json!({"instance_id": instance.to_string()})))
+}
+
+pub(super) async fn instances(State(rest): State<Rest>, Caller(access): Caller) -> Answer {
+    let look = move |view: &View<'_>| -> Vec<Value> {
+        view.instances(&access).iter().map(objects::instance).collect()
+    };
+    Ok(items(rest.handle.read(look).await?))
+}
+
+pub(super) async fn instance(
+    State(rest): State<Rest>,
+    Caller(access): Caller,
+    Path(id): Path<String>,
+) -> Answer {
+    let id: InstanceId = parse("instance", &id)?;
+    let found = rest.handle.read(move |view| view.instance(&access, id)).await??;
+    Ok(ok(&objects::instance(&found)))
+}
+
+pub(super) async fn delete_instance(
+    State(rest): State<Rest>,
+    Caller(access): Caller,
+    Path(id): Path<String>,
+) -> Answer {
+    rest.handle.remove_instance(access, parse("instance", &id)?).await?;
+    Ok(accepted(&json!({})))
+}
+
+pub(super) async fn clusters(State(rest): State<Rest>, _: Caller) -> Answer {
+    let look = |view: &View<'_>| -> Vec<Value> {
+        let now = view.now.unix_ms;
+        let all = view.tier.children().values();
+        all.map(|child| objects::cluster(&view::cluster(child, now))).collect()
+    };
+    Ok(items(rest.handle.read(look).await?))
+}
+
+pub(super) async fn cluster(State(rest): State<Rest>, _: Caller, Path(id): Path<String>) -> Answer {
+    let id: ChildId = parse("cluster", &id)?;
+    let look = move |view: &View<'_>| {
+        let child = view.tier.children().get(&id);
+        let child = child.ok_or_else(|| Refusal::not_found("cluster", id))?;
+        Ok::<_, Refusal>(objects::cluster(&view::cluster(child, view.now.unix_ms)))
+    };
+    Ok(ok(&rest.handle.read(look).await??))
+}
+
+/// An id in a path; what is none names nothing.
+pub(super) fn parse<T: FromStr>(what: &'static str, text: &str) -> Result<T, Refusal> {
+    text.parse().map_err(|_| Refusal::not_found(what, text))
+}
+
+fn items(items: Vec<Value>) -> Response {
+    ok(&json!({"items": items}))
+}
+
+fn accepted(value: &Value) -> Response {
+    json_response(StatusCode::ACCEPTED, value)
+}

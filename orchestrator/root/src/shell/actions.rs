@@ -1,0 +1,201 @@
+//! The commands of clients, carried out on catalog and core.
+//!
+//! Everything that can be refused is checked before the first change, so that a refusal
+//! leaves nothing behind. Making it durable is the caller's next step.
+
+use super::Shell;
+use super::command::{Applied, AppliedService};
+use crate::auth::Access;
+use crate::catalog::{Draft, DraftApplication, DraftService, Service};
+use crate::refusal::Refusal;
+use crate::view;
+use marram_orchestrator_core::{Input, TierError};
+use marram_protocol::CLUSTER_INSTANCES_MAX;
+use marram_protocol::id::{ApplicationId, InstanceId, ServiceId};
+
+/// What an apply will do with one application.
+struct Step {
+    existing: Option<ApplicationId>,
+    fresh: ApplicationId,
+    /// In the document's order: there already, or to be made under that id.
+    services: Vec<(ServiceId, bool)>,
+}
+
+impl Shell {
+    pub(super) fn deploy(&mut self, access: &Access, id: ServiceId) -> Result<InstanceId, Refusal> {
+        let number = self.catalog.next_instance_number(id);
+        let workload = self.catalog.service(access, id)?.workload(number)?;
+        self.tier.check(&workload).map_err(|error| match error {
+            TierError::TooLarge(_) => Refusal::Invalid(error.to_string()),
+            TierError::TooMany | TierError::Exists(_) => Refusal::Conflict(error.to_string()),
+        })?;
+        self.catalog.take_instance_number(id)?;
+        let instance = workload.instance;
+        self.tier.handle(self.clock.now(), Input::Deploy(workload));
+        Ok(instance)
+    }
+
+    pub(super) fn remove_instance(
+        &mut self,
+        access: &Access,
+        id: InstanceId,
+    ) -> Result<(), Refusal> {
+        self.catalog.service_of(access, id)?;
+        if !self.tier.instances().contains_key(&id) {
+            return Err(Refusal::not_found("instance", id));
+        }
+        self.tier.handle(self.clock.now(), Input::Remove(id));
+        Ok(())
+    }
+
+    pub(super) fn remove_instances(
+        &mut self,
+        access: &Access,
+        id: ServiceId,
+    ) -> Result<(), Refusal> {
+        self.catalog.service(access, id)?;
+        self.take_down(&[id]);
+        Ok(())
+    }
+
+    pub(super) fn remove_service(&mut self, access: &Access, id: ServiceId) -> Result<(), Refusal> {
+        self.catalog.remove_service(access, id)?;
+        self.take_down(&[id]);
+        Ok(())
+    }
+
+    pub(super) fn remove_application(
+        &mut self,
+        access: &Access,
+        id: ApplicationId,
+    ) -> Result<(), Refusal> {
+        let services = self.catalog.remove_application(access, id)?;
+        self.take_down(&services);
+        Ok(())
+    }
+
+    /// Removes all instances of services, and forgets services that are removed themselves
+    /// and have none.
+    pub(super) fn take_down(&mut self, services: &[ServiceId]) {
+        let now = self.clock.now();
+        for service in services {
+            for id in view::ids_of(&self.tier, *service).collect::<Vec<_>>() {
+                self.tier.handle(now, Input::Remove(id));
+            }
+        }
+        self.forget(services);
+    }
+
+    pub(super) fn forget(&mut self, services: &[ServiceId]) {
+        let tier = &self.tier;
+        self.catalog.forget(services, |id| view::ids_of(tier, id).next().is_some());
+    }
+
+    pub(super) fn apply(&mut self, access: &Access, draft: Draft) -> Result<Vec<Applied>, Refusal> {
+        let mut steps = Vec::with_capacity(draft.applications.len());
+        let mut conflicts = Vec::new();
+        for application in &draft.applications {
+            steps.push(self.plan(access, application, &mut conflicts));
+        }
+        if !conflicts.is_empty() {
+            return Err(Refusal::Conflict(conflicts.join("; ")));
+        }
+        let made =
+            |step: &Step, service: &DraftService| step.services.contains(&(service.fresh, true));
+        let all = steps.iter().zip(&draft.applications);
+        let new = all.clone().flat_map(|(step, application)| {
+            application.services.iter().filter(move |service| made(step, service))
+        });
+        let applications = steps.iter().filter(|step| step.existing.is_none()).count();
+        self.catalog.room_for(applications, new)?;
+        self.room_for_instances(&steps)?;
+
+        let now_unix_ms = self.clock.now().unix_ms;
+        for (step, mut application) in steps.iter().zip(draft.applications) {
+            application.services.retain(|service| made(step, service));
+            match step.existing {
+                Some(id) => {
+                    let services = application.services;
+                    self.catalog.add_services(access, id, services, now_unix_ms)?;
+                }
+                None => {
+                    let draft = Draft { applications: vec![application] };
+                    self.catalog.create(access, draft, now_unix_ms)?;
+                }
+            }
+        }
+        steps.into_iter().map(|step| self.deploy_missing(access, step)).collect()
+    }
+
+    fn plan(
+        &self,
+        access: &Access,
+        application: &DraftApplication,
+        conflicts: &mut Vec<String>,
+    ) -> Step {
+        let (name, space) = (&application.name, &application.namespace);
+        let existing = self.catalog.find_application(access, name, space).map(|there| there.id);
+        if let Some(named) = application.named
+            && existing != Some(named)
+        {
+            conflicts.push(format!("application {name} in namespace {space} has not id {named}"));
+        }
+        let services = application.services.iter().map(|draft| {
+            let (name, space) = (&draft.name, &draft.namespace);
+            let there = existing.and_then(|id| self.catalog.find_service(id, name, space));
+            match there {
+                None => (draft.fresh, true),
+                Some(there) => {
+                    if !same_document(there, draft) {
+                        conflicts.push(format!(
+                            "service {name} in namespace {space} exists with another document; \
+                             delete service {} first",
+                            there.id
+                        ));
+                    }
+                    (there.id, false)
+                }
+            }
+        });
+        let services = services.collect();
+        Step { existing, fresh: application.fresh, services }
+    }
+
+    fn room_for_instances(&self, steps: &[Step]) -> Result<(), Refusal> {
+        let services = steps.iter().flat_map(|step| &step.services);
+        let new = services.filter(|(id, _)| self.staying(*id).is_empty()).count();
+        if self.tier.instances().len().saturating_add(new) > CLUSTER_INSTANCES_MAX {
+            return Err(Refusal::Conflict(TierError::TooMany.to_string()));
+        }
+        Ok(())
+    }
+
+    fn deploy_missing(&mut self, access: &Access, step: Step) -> Result<Applied, Refusal> {
+        let mut services = Vec::with_capacity(step.services.len());
+        for (service, created) in step.services {
+            let mut instances = self.staying(service);
+            if instances.is_empty() {
+                instances.push(self.deploy(access, service)?);
+            }
+            services.push(AppliedService { service, created, instances });
+        }
+        Ok(Applied { application: step.existing.unwrap_or(step.fresh), services })
+    }
+
+    /// Instances of a service that are not being removed.
+    fn staying(&self, service: ServiceId) -> Vec<InstanceId> {
+        let stays = |id: &InstanceId| {
+            self.tier.instances().get(id).is_some_and(|instance| !instance.is_removing())
+        };
+        view::ids_of(&self.tier, service).filter(stays).collect()
+    }
+}
+
+/// Whether both say the same; the order of properties says nothing.
+fn same_document(there: &Service, draft: &DraftService) -> bool {
+    there.document == draft.document
+        || match (there.fields(), serde_json::from_str(&draft.document)) {
+            (Ok(one), Ok::<serde_json::Value, _>(other)) => serde_json::Value::Object(one) == other,
+            _ => false,
+        }
+}

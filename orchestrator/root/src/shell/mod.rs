@@ -1,0 +1,354 @@
+//! The one task that owns the root's state: catalog and orchestrator core.
+//!
+//! ```text
+//!  REST ──commands──►┌───────┐◄──events── connections of clusters
+//!       ◄──answers───│ shell │───────────► their control queues
+//!  SSE  ◄──changes───└───┬───┘
+//!                        ▼ first of all
+//!                      store
+//! ```
+//!
+//! Why one task: no lock guards the state, and the order in which things happen is the order
+//! in which they were taken from the queues. What takes long, as streams and hashing, is not
+//! done here.
+//!
+//! Invariant: what is to be durable is committed before a client, a child or a watcher hears
+//! of it. If the store fails, memory and disk may differ, so the task ends and with it the
+//! program; the next start reads what is true.
+
+mod actions;
+mod child;
+mod command;
+mod inbox;
+mod link;
+
+pub use child::serve_child;
+pub use command::{Applied, AppliedService, Handle, View};
+pub use inbox::Piece;
+pub use link::{Link, Stream, collect, refusal};
+
+use crate::catalog::Catalog;
+use crate::clock::Clock;
+use crate::refusal::Refusal;
+use crate::secret::{SecretError, random};
+use crate::storage::{self, CORE_PREFIX, StorageError, Write};
+use crate::view::{self, InstanceView};
+use command::{COMMANDS_MAX, Command};
+use marram_orchestrator_core::{Effect, Identity, Input, RecordError, Tier};
+use marram_protocol::id::{ChildId, InstanceId, ServiceId};
+use marram_protocol::v1::{Down, Up};
+use marram_store::Store;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use tokio::sync::{broadcast, mpsc, oneshot};
+
+/// Events of children that wait for the owner of the state; their connections wait then.
+const CHILD_EVENTS_MAX: usize = 64;
+
+/// Changes that a watcher may lag behind before it is given the whole anew.
+const CHANGES_MAX: usize = 256;
+
+/// Why the owner of the state cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum ShellError {
+    /// The store failed, or holds what cannot be read.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// The core's records cannot be read.
+    #[error(transparent)]
+    Record(#[from] RecordError),
+    /// No randomness.
+    #[error(transparent)]
+    Secret(#[from] SecretError),
+}
+
+/// An instance is other than before.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    /// Whose it is.
+    pub owner: String,
+    /// Which.
+    pub id: InstanceId,
+    /// How it is now; `None` when it is gone.
+    pub now: Option<InstanceView>,
+}
+
+/// What the connections of children tell.
+#[derive(Debug)]
+enum ChildEvent {
+    /// A child has said hello.
+    Up { outlet: Outlet, hello: Up },
+    /// It said something else.
+    Said { child: ChildId, serial: u64, message: Up },
+    /// Its connection is gone.
+    Gone { child: ChildId, serial: u64 },
+}
+
+/// The way to a connected child. Dropping it ends the connection, once what was queued is
+/// sent.
+#[derive(Debug)]
+struct Outlet {
+    control: mpsc::Sender<Down>,
+    link: Arc<Link>,
+}
+
+/// Where connections of children hand in what they hear.
+#[derive(Debug, Clone)]
+pub struct Children {
+    events: mpsc::Sender<ChildEvent>,
+}
+
+/// The owner of the state.
+#[derive(Debug)]
+pub struct Shell {
+    tier: Tier,
+    catalog: Catalog,
+    store: Arc<dyn Store>,
+    clock: Clock,
+    outlets: BTreeMap<ChildId, Outlet>,
+    changes: broadcast::Sender<Arc<Change>>,
+    commands: mpsc::Receiver<Command>,
+    events: mpsc::Receiver<ChildEvent>,
+}
+
+impl Shell {
+    /// Reads everything, and mends what an interrupted change has left.
+    pub fn open(
+        store: Arc<dyn Store>,
+        clock: Clock,
+    ) -> Result<(Self, Handle, Children), ShellError> {
+        let catalog = Catalog::load(&*store)?;
+        let records = storage::load(&*store, CORE_PREFIX)?;
+        let records = records.into_iter().map(|(key, value)| {
+            let own = key.strip_prefix(CORE_PREFIX).unwrap_or(&key).to_vec();
+            (own, value)
+        });
+        let identity = Identity {
+            // Nobody is told who the root is: it has no parent.
+            id: ChildId::default(),
+            name: "root".to_owned(),
+            location: String::new(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            incarnation: u64::from_le_bytes(random()?),
+        };
+        // Never 0, which means "no epoch yet".
+        let epoch = u64::from_le_bytes(random()?) | 1;
+        let tier = Tier::restore(identity, true, epoch, records, clock.now())?;
+        let (command_sender, commands) = mpsc::channel(COMMANDS_MAX);
+        let (event_sender, events) = mpsc::channel(CHILD_EVENTS_MAX);
+        let mut shell = Self {
+            tier,
+            catalog,
+            store,
+            clock,
+            outlets: BTreeMap::new(),
+            changes: broadcast::Sender::new(CHANGES_MAX),
+            commands,
+            events,
+        };
+        shell.mend();
+        shell.settle()?;
+        let (commands, events) = (command_sender, event_sender);
+        Ok((shell, Handle { commands }, Children { events }))
+    }
+
+    /// A change too large for one transaction may have been cut short by a crash before it
+    /// was acknowledged: what it began to take down goes, and what has no service goes.
+    fn mend(&mut self) {
+        for orphan in self.catalog.orphans() {
+            tracing::warn!(service = %orphan, "removing a service without an application");
+            self.catalog.remove_orphan(orphan);
+        }
+        self.take_down(&self.catalog.removed());
+        let known = |id: &InstanceId| self.catalog.any_service(id.service).is_some();
+        let strays: Vec<InstanceId> =
+            self.tier.instances().keys().filter(|id| !known(id)).copied().collect();
+        for id in strays {
+            tracing::warn!(instance = %id, "removing an instance without a service");
+            self.tier.handle(self.clock.now(), Input::Remove(id));
+        }
+    }
+
+    /// Runs until `stop` or until the store fails.
+    pub async fn run(mut self, stop: impl Future<Output = ()>) -> Result<(), ShellError> {
+        tokio::pin!(stop);
+        loop {
+            let due = self.tier.poll_timeout().map(|at| self.clock.at(at));
+            let timeout = async {
+                match due {
+                    Some(due) => tokio::time::sleep_until(due).await,
+                    None => std::future::pending().await,
+                }
+            };
+            // Receiving from a queue and sleeping can both be given up without loss.
+            tokio::select! {
+                () = &mut stop => return Ok(()),
+                Some(event) = self.events.recv() => self.child_event(event)?,
+                Some(command) = self.commands.recv() => self.command(command)?,
+                () = timeout => {
+                    self.tier.handle_timeout(self.clock.now());
+                    self.settle()?;
+                }
+                else => return Ok(()),
+            }
+        }
+    }
+
+    fn command(&mut self, command: Command) -> Result<(), ShellError> {
+        let now_unix_ms = self.clock.now().unix_ms;
+        match command {
+            Command::Read(look) => {
+                look(&View {
+                    catalog: &self.catalog,
+                    tier: &self.tier,
+                    now: self.clock.now(),
+                    links: &self.outlets,
+                    changes: &self.changes,
+                });
+                Ok(())
+            }
+            Command::Create(access, draft, reply) => {
+                let done = self.catalog.create(&access, draft, now_unix_ms);
+                self.answer(done, reply)
+            }
+            Command::AddServices(access, id, services, reply) => {
+                let done = self.catalog.add_services(&access, id, services, now_unix_ms);
+                self.answer(done, reply)
+            }
+            Command::Apply(access, draft, reply) => {
+                let done = self.apply(&access, draft);
+                self.answer(done, reply)
+            }
+            Command::Deploy(access, id, reply) => {
+                let done = self.deploy(&access, id);
+                self.answer(done, reply)
+            }
+            Command::RemoveInstance(access, id, reply) => {
+                let done = self.remove_instance(&access, id);
+                self.answer(done, reply)
+            }
+            Command::RemoveInstances(access, id, reply) => {
+                let done = self.remove_instances(&access, id);
+                self.answer(done, reply)
+            }
+            Command::RemoveService(access, id, reply) => {
+                let done = self.remove_service(&access, id);
+                self.answer(done, reply)
+            }
+            Command::RemoveApplication(access, id, reply) => {
+                let done = self.remove_application(&access, id);
+                self.answer(done, reply)
+            }
+        }
+    }
+
+    /// Makes it durable, then says it.
+    fn answer<T>(
+        &mut self,
+        done: Result<T, Refusal>,
+        reply: oneshot::Sender<Result<T, Refusal>>,
+    ) -> Result<(), ShellError> {
+        self.settle()?;
+        // An error says that the client has hung up; it is done all the same.
+        drop(reply.send(done));
+        Ok(())
+    }
+
+    fn child_event(&mut self, event: ChildEvent) -> Result<(), ShellError> {
+        let now = self.clock.now();
+        match event {
+            ChildEvent::Up { outlet, hello } => {
+                let child = outlet.link.child();
+                // A connection that takes the place of another one ends that one.
+                if let Some(old) = self.outlets.insert(child, outlet) {
+                    old.link.close();
+                }
+                self.tier.handle(now, Input::Child(child, hello));
+            }
+            ChildEvent::Said { child, serial, message } => {
+                if self.is_current(child, serial) {
+                    self.tier.handle(now, Input::Child(child, message));
+                }
+            }
+            ChildEvent::Gone { child, serial } => {
+                if self.is_current(child, serial) {
+                    self.drop_child(child);
+                }
+            }
+        }
+        self.settle()
+    }
+
+    fn is_current(&self, child: ChildId, serial: u64) -> bool {
+        self.outlets.get(&child).is_some_and(|outlet| outlet.link.serial == serial)
+    }
+
+    fn drop_child(&mut self, child: ChildId) {
+        if let Some(outlet) = self.outlets.remove(&child) {
+            outlet.link.close();
+        }
+        self.tier.handle(self.clock.now(), Input::ChildGone(child, None));
+    }
+
+    /// Performs what the core has decided, until nothing is left: disk first.
+    fn settle(&mut self) -> Result<(), ShellError> {
+        loop {
+            let mut writes: Vec<Write> = self.catalog.take_writes();
+            let mut effects = Vec::new();
+            while let Some(effect) = self.tier.poll_effect() {
+                match effect {
+                    Effect::Persist(records) => writes.extend(
+                        records
+                            .into_iter()
+                            .map(|(key, value)| ([CORE_PREFIX, &key].concat(), value)),
+                    ),
+                    other => effects.push(other),
+                }
+            }
+            if writes.is_empty() && effects.is_empty() {
+                return Ok(());
+            }
+            storage::commit(&*self.store, writes)?;
+            let mut gone = Vec::new();
+            for effect in effects {
+                match effect {
+                    Effect::ToChild(child, message) => self.tell(child, message),
+                    Effect::Changed(id) => self.changed(id, &mut gone),
+                    // A root has no parent; what is persisted was taken out above.
+                    Effect::ToParent(_) | Effect::Persist(_) => {}
+                }
+            }
+            self.forget(&gone);
+        }
+    }
+
+    fn tell(&mut self, child: ChildId, message: Down) {
+        let rejected = matches!(message, Down::Rejected { .. });
+        let Some(outlet) = self.outlets.get(&child) else { return };
+        if outlet.control.try_send(message).is_err() {
+            tracing::warn!(cluster = %child, "cut off: it does not take what is sent");
+            self.drop_child(child);
+        } else if rejected {
+            self.drop_child(child);
+        }
+    }
+
+    fn changed(&mut self, id: InstanceId, gone: &mut Vec<ServiceId>) {
+        let Some(service) = self.catalog.any_service(id.service) else { return };
+        let now = view::instance(&self.tier, service, id);
+        if now.is_none() {
+            gone.push(id.service);
+        }
+        if let Some(view) = &now {
+            tracing::debug!(instance = %id, state = view.state.name(), detail = view.detail);
+        }
+        if self.changes.receiver_count() > 0 {
+            let change = Change { owner: service.owner.clone(), id, now };
+            // An error says that the last watcher has just left.
+            drop(self.changes.send(Arc::new(change)));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,1 @@
+//! The shell with a store and children of the tests.
