@@ -11,6 +11,8 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 state=/var/lib/marram-demo
+# Not the usual one, so that a node that this machine runs already is left alone.
+cgroup=marram-demo
 lock=/run/lock/marram-demo
 target=${CARGO_TARGET_DIR:-target}
 logs=$target/demo-logs
@@ -27,10 +29,10 @@ die() { printf 'demo: failed while %s: %s\n' "$doing" "$1" >&2; exit 1; }
 marram() { "$bin/marram" "$@"; }
 
 # What must be the same before and after. Mounts and control groups of others come and go on a
-# machine in use, so only names that could be ours are looked at.
+# machine in use, so only what could be ours is looked at.
 traces() {
   grep -F "$state" /proc/self/mountinfo || true
-  find /sys/fs/cgroup -maxdepth 3 -type d -name '*marram*' 2>/dev/null || true
+  find /sys/fs/cgroup -maxdepth 2 -type d -name "$cgroup" 2>/dev/null || true
   for port in "${ports[@]}"; do ss -Hltn "sport = :$port"; done
   ls -d "$state" /run/containerd 2>/dev/null || true
   nft list tables 2>/dev/null | grep marram || true
@@ -48,9 +50,11 @@ keep_logs() {
 # any time and again.
 take_down() {
   if [ -x "${bin:-}/marram" ] && [ -d "$state/tiers" ]; then
-    marram down --dir "$state/tiers" --purge || echo "demo: marram down failed" >&2
+    marram down --quiet --dir "$state/tiers" --purge || echo "demo: marram down failed" >&2
   fi
   demo/stack.sh stop "$state/stack" 9>&-
+  # The parent of the workloads' groups stays where it was made; it is empty now.
+  rmdir "/sys/fs/cgroup/$cgroup" /sys/fs/cgroup/*/"$cgroup" 2>/dev/null || true
   if grep -qF "$state" /proc/self/mountinfo; then
     echo "demo: mounts are left below $state, so it stays" >&2
     return 1
@@ -130,7 +134,11 @@ step 'starting root, cluster and node'
 cat >"$state/node.toml" <<CONFIG
 runtime_dir = "$state/run"
 
+[native]
+cgroup_parent = "/$cgroup"
+
 [containerd]
+cgroup_parent = "/$cgroup"
 socket = "$CONTAINERD_ADDRESS"
 config = "$state/stack/containerd.toml"
 
@@ -152,7 +160,7 @@ title=$(grep -o '<h1>.*</h1>' <<<"$page" | sed 's/<[^>]*>//g')
 step 'marram get instances'
 instances=$(marram get instances)
 echo "$instances"
-[ "$(grep -c RUNNING <<<"$instances")" -eq 2 ] || die 'not both services are RUNNING'
+[ "$(grep -ciw running <<<"$instances")" -eq 2 ] || die 'not both services are RUNNING'
 
 step 'deleting the application'
 marram delete application clientsrvr --wait --timeout "${removal_seconds_max}s"
