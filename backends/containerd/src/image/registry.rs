@@ -1,6 +1,6 @@
 //! Speaks the OCI distribution protocol: manifests and blobs of one repository on one server.
 //!
-//! Why on reqwest directly: see docs/decisions/0010-registry-client.md. In short, the
+//! Why on reqwest directly: see docs/decisions/0004-registry-client.md. In short, the
 //! ready-made client holds whole manifests of any size in memory and panics on a hostile
 //! token or where no certificates are installed.
 //!

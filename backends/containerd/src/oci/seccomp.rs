@@ -135,12 +135,12 @@ pub(super) fn profile() -> Built<LinuxSeccomp> {
         let open = argument(0, operator, family, None)?;
         calls.push(allow(&["socket"]).args(vec![open]).build()?);
     }
-    Ok(LinuxSeccompBuilder::default()
+    LinuxSeccompBuilder::default()
         .default_action(LinuxSeccompAction::ScmpActErrno)
         .default_errno_ret(EPERM)
         .architectures(architectures())
         .syscalls(calls)
-        .build()?)
+        .build()
 }
 
 fn allow(names: &[&str]) -> LinuxSyscallBuilder {
@@ -160,7 +160,7 @@ fn argument(
         Some(second) => builder.value_two(second),
         None => builder,
     };
-    Ok(builder.build()?)
+    builder.build()
 }
 
 /// The architecture and the older ones whose programs its kernel also runs: a filter that

@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 #[derive(Debug)]
-pub struct Daemon {
+pub(crate) struct Daemon {
     dir: PathBuf,
     name: String,
     child: Option<Child>,
@@ -16,7 +16,7 @@ pub struct Daemon {
 }
 
 impl Daemon {
-    pub fn start(dir: &Path, runtime: &str) -> Self {
+    pub(crate) fn start(dir: &Path, runtime: &str) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let name = format!("marram-test-{}-{count}", std::process::id());
@@ -41,7 +41,7 @@ disabled_plugins = ["io.containerd.grpc.v1.cri"]
     }
 
     /// Starts it, again after `down`.
-    pub fn up(&mut self) {
+    pub(crate) fn up(&mut self) {
         let mut append = std::fs::OpenOptions::new();
         let append = append.create(true).append(true);
         let log = append.open(self.dir.join("containerd.log")).unwrap();
@@ -71,17 +71,23 @@ disabled_plugins = ["io.containerd.grpc.v1.cri"]
     }
 
     /// Ends it and leaves everything that it started running.
-    pub fn down(&mut self) {
+    pub(crate) fn down(&mut self) {
         let Some(mut child) = self.child.take() else { return };
         kill(child.id(), 15);
         child.wait().unwrap();
     }
 
-    pub fn socket(&self) -> PathBuf {
+    pub(crate) fn socket(&self) -> PathBuf {
         self.dir.join("c.sock")
     }
 
-    pub fn cgroup_parent(&self) -> String {
+    /// Unlike all others': runtimes keep their state by namespace and id, for all daemons of
+    /// a host in one place.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(crate) fn cgroup_parent(&self) -> String {
         format!("/{}", self.name)
     }
 
@@ -121,18 +127,18 @@ disabled_plugins = ["io.containerd.grpc.v1.cri"]
     }
 
     /// The same as lines.
-    pub fn descendants_named(&self) -> Vec<String> {
+    pub(crate) fn descendants_named(&self) -> Vec<String> {
         self.descendants().into_iter().map(|(pid, line)| format!("{pid} {line}")).collect()
     }
 
     /// Mounts below the daemon's folder, as the daemon sees them.
-    pub fn mounts(&self) -> Vec<String> {
+    pub(crate) fn mounts(&self) -> Vec<String> {
         let pid = self.child.as_ref().map_or(std::process::id(), Child::id);
         mounts_below(&self.dir, pid)
     }
 
     /// Cgroups of workloads, in any hierarchy.
-    pub fn cgroups(&self) -> Vec<String> {
+    pub(crate) fn cgroups(&self) -> Vec<String> {
         let mut found = Vec::new();
         for parent in self.cgroup_parents() {
             let children = std::fs::read_dir(&parent).into_iter().flatten().flatten();
@@ -166,6 +172,7 @@ impl Drop for Daemon {
         for mount in mounts_below(&self.dir, std::process::id()).into_iter().rev() {
             drop(Command::new("umount").args(["-l", &mount]).output());
         }
+        drop(std::fs::remove_dir_all(Path::new("/run/containerd/runc").join(&self.name)));
         for parent in self.cgroup_parents() {
             for child in std::fs::read_dir(&parent).into_iter().flatten().flatten() {
                 drop(std::fs::remove_dir(child.path()));
@@ -175,7 +182,7 @@ impl Drop for Daemon {
     }
 }
 
-pub fn kill(pid: u32, signal: i32) {
+pub(crate) fn kill(pid: u32, signal: i32) {
     drop(Command::new("sh").args(["-c", &format!("kill -{signal} {pid}")]).output());
 }
 

@@ -6,23 +6,23 @@ use std::path::{Path, PathBuf};
 
 /// What goes into an image.
 #[derive(Debug, Clone)]
-pub struct Builder {
+pub(crate) struct Builder {
     /// Path inside to contents.
-    pub files: BTreeMap<String, Vec<u8>>,
+    pub(crate) files: BTreeMap<String, Vec<u8>>,
     /// The `config` part of its configuration.
-    pub config: serde_json::Value,
+    pub(crate) config: serde_json::Value,
 }
 
 /// Digests of what was built.
 #[derive(Debug, Clone)]
-pub struct Built {
-    pub layer: String,
-    pub layer_bytes: u64,
+pub(crate) struct Built {
+    pub(crate) layer: String,
+    pub(crate) layer_bytes: u64,
 }
 
 impl Builder {
     /// A shell and its tools.
-    pub fn busybox() -> Self {
+    pub(crate) fn busybox() -> Self {
         let files = [
             ("etc/passwd", "root:x:0:0:root:/root:/bin/sh\nweb:x:33:34::/srv:/bin/false\n"),
             ("etc/group", "root:x:0:\nweb:x:34:\naudio:x:29:web\n"),
@@ -38,7 +38,7 @@ impl Builder {
     }
 
     /// Adds a file that does not compress, to have something to transfer.
-    pub fn with_noise(mut self, bytes: usize) -> Self {
+    pub(crate) fn with_noise(mut self, bytes: usize) -> Self {
         // A small generator suffices: the same bytes each time, and no compressor's friend.
         let mut state = 0x2545_f491_4f6c_dd1d_u64;
         let noise = std::iter::repeat_with(|| {
@@ -52,7 +52,7 @@ impl Builder {
     }
 
     /// Writes an OCI layout whose only image is called `name`.
-    pub fn layout(&self, dir: &Path, name: &str) -> Built {
+    pub(crate) fn layout(&self, dir: &Path, name: &str) -> Built {
         let root = dir.join("rootfs");
         for (path, contents) in &self.files {
             let path = root.join(path);
@@ -108,7 +108,7 @@ impl Builder {
     }
 
     /// The same as one file, as `ctr image import` takes it.
-    pub fn archive(&self, dir: &Path, name: &str, archive: &Path) -> Built {
+    pub(crate) fn archive(&self, dir: &Path, name: &str, archive: &Path) -> Built {
         let built = self.layout(dir, name);
         run("tar", &["-C", path(dir), "-cf", path(archive), "blobs", "index.json", "oci-layout"]);
         built

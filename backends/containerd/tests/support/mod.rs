@@ -7,10 +7,10 @@
 #![allow(dead_code, reason = "each test binary uses a part of this")]
 #![allow(clippy::unwrap_used, reason = "test code outside of test functions")]
 
-pub mod daemon;
-pub mod image;
-pub mod proxy;
-pub mod registry;
+pub(crate) mod daemon;
+pub(crate) mod image;
+pub(crate) mod proxy;
+pub(crate) mod registry;
 
 use daemon::Daemon;
 use marram_backend_api::conformance::{Harness, Program};
@@ -23,13 +23,13 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 /// The image that most tests run.
-pub const IMAGE: &str = "docker.io/library/busybox:latest";
+pub(crate) const IMAGE: &str = "docker.io/library/busybox:latest";
 
 /// How long anything may take on a loaded machine.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The output of a command that must succeed.
-pub fn run(program: &str, arguments: &[&str]) -> String {
+pub(crate) fn run(program: &str, arguments: &[&str]) -> String {
     let output = Command::new(program).args(arguments).output();
     let output = output.unwrap_or_else(|e| panic!("{program}: {e}; run `make setup`"));
     let errors = String::from_utf8_lossy(&output.stderr);
@@ -38,7 +38,7 @@ pub fn run(program: &str, arguments: &[&str]) -> String {
 }
 
 /// Waits until a condition holds.
-pub fn until(what: &str, mut condition: impl FnMut() -> bool) {
+pub(crate) fn until(what: &str, mut condition: impl FnMut() -> bool) {
     let end = Instant::now() + PATIENCE;
     while !condition() {
         assert!(Instant::now() < end, "{what}: not within {PATIENCE:?}");
@@ -46,26 +46,27 @@ pub fn until(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
-/// The shim, from where this test lies: `target/PROFILE/deps/TEST`.
-pub fn shim() -> PathBuf {
+/// The shim, which cargo builds as an example of this package: `target/PROFILE/examples/…`
+/// beside this test's `target/PROFILE/deps/…`.
+pub(crate) fn shim() -> PathBuf {
     let test = std::env::current_exe().unwrap();
-    let path = test.ancestors().nth(2).unwrap().join("marram-shim");
-    assert!(path.exists(), "no {}: run `cargo build -p marram-shim`", path.display());
+    let path = test.ancestors().nth(2).unwrap().join("examples/marram-shim-for-containerd");
+    assert!(path.exists(), "{} was not built beside this test", path.display());
     path
 }
 
 /// A host with the image present.
 #[derive(Debug)]
-pub struct Host {
+pub(crate) struct Host {
     // First, so that it ends before its folder goes.
-    pub daemon: Daemon,
-    pub runtime: &'static str,
-    pub dir: TempDir,
+    pub(crate) daemon: Daemon,
+    pub(crate) runtime: &'static str,
+    pub(crate) dir: TempDir,
 }
 
 impl Host {
     /// A daemon that has the image.
-    pub fn new(runtime: &'static str) -> Self {
+    pub(crate) fn new(runtime: &'static str) -> Self {
         let host = Self::empty(runtime);
         let archive = host.dir.path().join("image.tar");
         image::Builder::busybox().archive(&host.dir.path().join("layout"), IMAGE, &archive);
@@ -74,7 +75,7 @@ impl Host {
     }
 
     /// A daemon without images.
-    pub fn empty(runtime: &'static str) -> Self {
+    pub(crate) fn empty(runtime: &'static str) -> Self {
         for program in ["containerd", "ctr", "containerd-shim-runc-v2", "setpriv", "tar", runtime] {
             let found = run("sh", &["-c", &format!("command -v {program} || true")]);
             assert!(!found.is_empty(), "{program} is not installed: run `make setup`");
@@ -85,9 +86,10 @@ impl Host {
     }
 
     /// The backend's configuration on this host.
-    pub fn config(&self) -> Config {
+    pub(crate) fn config(&self) -> Config {
         let mut config = Config::new(self.dir.path().join("marram"), shim());
         config.socket = self.daemon.socket();
+        config.namespace = self.daemon.name().into();
         config.cgroup_parent = self.daemon.cgroup_parent();
         config.containerd_config = self.dir.path().join("no-such-file");
         let registry = Registry { mirrors: Vec::new(), mirrors_only: true };
@@ -96,7 +98,7 @@ impl Host {
     }
 
     /// The same with a mirror of docker.io on this machine.
-    pub fn config_with_mirror(&self, port: u16) -> Config {
+    pub(crate) fn config_with_mirror(&self, port: u16) -> Config {
         let mut config = self.config();
         let mirror = Mirror { url: format!("http://127.0.0.1:{port}"), insecure: true };
         let registry = Registry { mirrors: vec![mirror], mirrors_only: true };
@@ -104,19 +106,20 @@ impl Host {
         config
     }
 
-    pub fn backend(&self) -> Containerd {
+    pub(crate) fn backend(&self) -> Containerd {
         Containerd::new(self.config()).unwrap()
     }
 
     /// Asks containerd by its own command.
-    pub fn ctr(&self, arguments: &[&str]) -> String {
+    pub(crate) fn ctr(&self, arguments: &[&str]) -> String {
         let socket = self.daemon.socket();
-        let mut all = vec!["--address", socket.to_str().unwrap(), "--namespace", "marram"];
+        let namespace = self.daemon.name();
+        let mut all = vec!["--address", socket.to_str().unwrap(), "--namespace", namespace];
         all.extend(arguments);
         run("ctr", &all)
     }
 
-    pub fn script(&self, script: &str) -> Spec {
+    pub(crate) fn script(&self, script: &str) -> Spec {
         Spec {
             image: IMAGE.into(),
             runtime: Some(self.runtime.into()),
@@ -127,7 +130,7 @@ impl Host {
     }
 
     /// Everything that any workload could have left, one line each.
-    pub fn leftovers(&self) -> Vec<String> {
+    pub(crate) fn leftovers(&self) -> Vec<String> {
         let mut found = Vec::new();
         let mut add = |what: &str, lines: Vec<String>| {
             found.extend(lines.into_iter().map(|line| format!("{what}: {line}")));
@@ -188,7 +191,7 @@ impl Harness for Host {
 
 /// Keeps every event.
 #[derive(Debug, Default)]
-pub struct Recorder(Mutex<Vec<Event>>);
+pub(crate) struct Recorder(Mutex<Vec<Event>>);
 
 impl Events for Recorder {
     fn push(&self, event: Event) {
@@ -198,7 +201,7 @@ impl Events for Recorder {
 
 impl Recorder {
     /// Waits for the first event that `wanted` takes.
-    pub async fn first<T>(&self, what: &str, wanted: impl Fn(&Event) -> Option<T>) -> T {
+    pub(crate) async fn first<T>(&self, what: &str, wanted: impl Fn(&Event) -> Option<T>) -> T {
         let end = Instant::now() + PATIENCE;
         loop {
             if let Some(found) = self.0.lock().unwrap().iter().find_map(&wanted) {
@@ -209,11 +212,11 @@ impl Recorder {
         }
     }
 
-    pub fn all(&self) -> Vec<Event> {
+    pub(crate) fn all(&self) -> Vec<Event> {
         self.0.lock().unwrap().clone()
     }
 }
 
-pub fn id(text: &str) -> WorkloadId {
+pub(crate) fn id(text: &str) -> WorkloadId {
     WorkloadId::new(text).unwrap()
 }

@@ -6,8 +6,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 #[derive(Debug)]
-pub struct Proxy {
-    pub port: u16,
+pub(crate) struct Proxy {
+    pub(crate) port: u16,
     counters: Arc<Counters>,
     task: tokio::task::JoinHandle<()>,
 }
@@ -22,7 +22,7 @@ struct Counters {
 }
 
 impl Proxy {
-    pub async fn start(to: u16, cut_after: u64) -> Self {
+    pub(crate) async fn start(to: u16, cut_after: u64) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let counters = Arc::new(Counters {
@@ -41,15 +41,15 @@ impl Proxy {
     }
 
     /// Bytes that went to the client so far.
-    pub fn bytes(&self) -> u64 {
+    pub(crate) fn bytes(&self) -> u64 {
         self.counters.bytes.load(Ordering::Relaxed)
     }
 
-    pub fn cuts(&self) -> u64 {
+    pub(crate) fn cuts(&self) -> u64 {
         self.counters.cuts.load(Ordering::Relaxed)
     }
 
-    pub fn cut_after(&self, bytes: u64) {
+    pub(crate) fn cut_after(&self, bytes: u64) {
         self.counters.cut_after.store(bytes, Ordering::Relaxed);
     }
 }

@@ -12,19 +12,19 @@ pub(crate) const PASSWORD: &str = "secret";
 const HTPASSWD: &str = "user:$2b$05$abcdefghijklmnopqrstuuOQiyCxlgf/oeuTqixKmWdcYUh4Hjl0a\n";
 
 #[derive(Debug)]
-pub struct Server {
-    pub port: u16,
+pub(crate) struct Server {
+    pub(crate) port: u16,
     dir: PathBuf,
     child: Child,
 }
 
 impl Server {
-    pub fn start(dir: &Path) -> Self {
+    pub(crate) fn start(dir: &Path) -> Self {
         Self::with(dir, "")
     }
 
     /// One that wants [`USER`] and [`PASSWORD`].
-    pub fn locked(dir: &Path) -> Self {
+    pub(crate) fn locked(dir: &Path) -> Self {
         let file = dir.join("htpasswd");
         std::fs::write(&file, HTPASSWD).unwrap();
         let path = file.display();
@@ -54,7 +54,7 @@ impl Server {
     }
 
     /// Puts an image into it as `repository:tag`.
-    pub fn push(&self, image: &Builder, repository: &str, tag: &str) -> Built {
+    pub(crate) fn push(&self, image: &Builder, repository: &str, tag: &str) -> Built {
         let layout = tempfile::tempdir().unwrap();
         let built = image.layout(layout.path(), &format!("{repository}:{tag}"));
         let from = format!("oci:{}:latest", layout.path().display());
@@ -67,7 +67,7 @@ impl Server {
     }
 
     /// Where a blob lies, to be spoiled.
-    pub fn blob(&self, digest: &str) -> PathBuf {
+    pub(crate) fn blob(&self, digest: &str) -> PathBuf {
         let digits = digest.strip_prefix("sha256:").unwrap();
         let below = format!("docker/registry/v2/blobs/sha256/{}/{digits}/data", &digits[..2]);
         self.dir.join(below)
