@@ -93,7 +93,12 @@ impl Client {
 
     /// Fetches the `items` of a list.
     pub(crate) fn list(&self, path: &str) -> Result<Vec<Value>, Error> {
-        match self.get(path)?.get_mut("items").map(Value::take) {
+        self.items(self.get(path)?)
+    }
+
+    /// The `items` of an answer.
+    pub(crate) fn items(&self, mut answer: Value) -> Result<Vec<Value>, Error> {
+        match answer.get_mut("items").map(Value::take) {
             Some(Value::Array(items)) => Ok(items),
             _ => Err(self.foreign("a list without items")),
         }

@@ -24,7 +24,20 @@ const LOG_CHUNK_BYTES: usize = 64 * 1024;
 
 /// Runs `marram get`.
 pub(crate) fn get(ui: Ui, client: &Client, kind: Kind) -> Result<(), Error> {
-    view::print_list(ui, kind, &client.list(&kind.path())?)
+    let answer = client.get(&kind.path())?;
+    // Clusters that should have told of their nodes.
+    for missing in answer.get("missing").and_then(Value::as_array).into_iter().flatten() {
+        let cluster = missing.get("cluster").map_or("", |cluster| field(cluster, "name"));
+        ui.complain(&format!(
+            "warning: cluster {} does not answer: {}",
+            crate::text::line(cluster),
+            crate::text::line(field(missing, "reason"))
+        ));
+    }
+    match ui.format {
+        Format::Json => ui.print_json(&answer),
+        _ => view::print_list(ui, kind, &client.items(answer)?),
+    }
 }
 
 /// Runs `marram describe`.

@@ -12,11 +12,8 @@ use crate::table::{self, Column, Cut};
 use crate::text;
 use crate::ui::{Format, Ui};
 
-/// Prints a list in the form that was asked for.
+/// Prints a list as a table.
 pub(crate) fn print_list(ui: Ui, kind: Kind, items: &[Value]) -> Result<(), Error> {
-    if ui.format == Format::Json {
-        return ui.print_json(&serde_json::json!({"items": items}));
-    }
     if items.is_empty() {
         ui.note(&format!("there are no {}", kind.plural()));
         return Ok(());
@@ -78,6 +75,24 @@ fn state(_: Kind, item: &Value, _: u64) -> String {
     format!("{}{mark}", plain(item.get("state")))
 }
 
+/// Busy share of the processors.
+fn cpu(_: Kind, item: &Value, _: u64) -> String {
+    let permille = item.get("cpu_permille").and_then(Value::as_u64);
+    permille.map_or(String::new(), |permille| format!("{}.{} %", permille / 10, permille % 10))
+}
+
+/// Memory in use, of how much.
+fn memory(_: Kind, item: &Value, _: u64) -> String {
+    let used = item.get("memory_used_mib").and_then(Value::as_u64);
+    let all = item.get("capacity").and_then(|capacity| capacity.get("memory_mib"));
+    match (used, all.and_then(Value::as_u64)) {
+        (Some(used), Some(all)) => format!("{used} of {all} MiB"),
+        (None, Some(all)) => format!("{all} MiB"),
+        (Some(used), None) => format!("{used} MiB used"),
+        (None, None) => String::new(),
+    }
+}
+
 fn inner_name(item: &Value, key: &str) -> String {
     plain(item.get(key).and_then(|inner| inner.get("name")))
 }
@@ -103,20 +118,20 @@ fn fields(kind: Kind) -> Vec<Shown> {
     match kind {
         Kind::Application => vec![
             always("NAME", Cut::Middle, name),
-            always("ID", Cut::Never, id),
             always("SERVICES", Cut::Never, |_, item, _| count(item, "services")),
             always("AGE", Cut::Never, |_, item, now| age(item, "created_unix_ms", now)),
             wide("OWNER", Cut::End, |_, item, _| plain(item.get("owner"))),
             wide("DESCRIPTION", Cut::End, |_, item, _| plain(item.get("description"))),
+            wide("ID", Cut::Never, id),
         ],
         Kind::Service => vec![
             always("NAME", Cut::Middle, name),
-            always("ID", Cut::Never, id),
             always("VIRTUALIZATION", Cut::End, |_, item, _| plain(item.get("virtualization"))),
             always("INSTANCES", Cut::Never, |_, item, _| count(item, "instances")),
             always("AGE", Cut::Never, |_, item, now| age(item, "created_unix_ms", now)),
             always("IMAGE", Cut::Middle, |_, item, _| plain(item.get("image"))),
             wide("OWNER", Cut::End, |_, item, _| plain(item.get("owner"))),
+            wide("ID", Cut::Never, id),
         ],
         Kind::Instance => vec![
             always("NAME", Cut::Middle, name),
@@ -133,22 +148,28 @@ fn fields(kind: Kind) -> Vec<Shown> {
         ],
         Kind::Cluster => vec![
             always("NAME", Cut::Middle, name),
-            always("ID", Cut::Never, id),
             always("STATE", Cut::Never, connected),
             always("NODES", Cut::Never, |_, item, _| count(item, "nodes")),
             always("INSTANCES", Cut::Never, |_, item, _| count(item, "instances")),
+            always("CPU", Cut::Never, cpu),
+            always("MEMORY", Cut::Never, memory),
+            wide("ID", Cut::Never, id),
             wide("LOCATION", Cut::End, |_, item, _| plain(item.get("location"))),
             wide("VIRTUALIZATIONS", Cut::End, |_, item, _| plain(item.get("virtualizations"))),
+            wide("ARCHITECTURES", Cut::End, |_, item, _| plain(item.get("architectures"))),
             wide("VERSION", Cut::Never, |_, item, _| plain(item.get("version"))),
         ],
         Kind::Node => vec![
             always("NAME", Cut::Middle, name),
-            always("ID", Cut::Never, id),
             always("STATE", Cut::Never, connected),
             always("CLUSTER", Cut::Middle, |_, item, _| inner_name(item, "cluster")),
             always("INSTANCES", Cut::Never, |_, item, _| count(item, "instances")),
+            always("CPU", Cut::Never, cpu),
+            always("MEMORY", Cut::Never, memory),
+            wide("ID", Cut::Never, id),
             wide("ADDRESS", Cut::Never, |_, item, _| plain(item.get("address"))),
             wide("VIRTUALIZATIONS", Cut::End, |_, item, _| plain(item.get("virtualizations"))),
+            wide("ARCHITECTURES", Cut::End, |_, item, _| plain(item.get("architectures"))),
             wide("VERSION", Cut::Never, |_, item, _| plain(item.get("version"))),
         ],
     }
@@ -300,6 +321,35 @@ clientsr…t.nginx.test.0  running      pi4-1  0         60s    -
             "\
 NAME                          STATE    NODE   RESTARTS  SINCE  CLUSTER  ADDRESS    ID                          DETAIL
 clientsrvr.test.nginx.test.0  running  pi4-1  0         60s    local    127.0.0.1  6b02c146095d85ec50ef2ebe.0  -
+"
+        );
+    }
+
+    #[test]
+    fn clusters_and_nodes_in_a_table() {
+        let node = json!({
+            "node_id": "6b02c146095d85ec50ef2ec1", "name": "pi4-1", "connected": true,
+            "cluster": {"id": "c", "name": "local"}, "instances": 2, "cpu_permille": 125,
+            "memory_used_mib": 612, "capacity": {"memory_mib": 3906},
+        });
+        let away = json!({"node_id": "n", "name": "pi4-2", "connected": false, "instances": 0});
+        assert_eq!(
+            list(Kind::Node, &[away, node], false, NOW, None),
+            "\
+NAME   STATE      CLUSTER  INSTANCES  CPU     MEMORY
+pi4-1  connected  local    2          12.5 %  612 of 3906 MiB
+pi4-2  away       -        0          -       -
+"
+        );
+        let cluster = json!({"cluster_id": "6b02c146095d85ec50ef2ec0", "name": "local",
+            "connected": true, "nodes": 2, "instances": 2, "location": "48.1,11.5,1000",
+            "virtualizations": ["container", "native"], "version": "0.1.0",
+            "architectures": ["x86_64"], "capacity": {"memory_mib": 3906}});
+        assert_eq!(
+            list(Kind::Cluster, &[cluster], false, NOW, None),
+            "\
+NAME   STATE      NODES  INSTANCES  CPU  MEMORY
+local  connected  2      2          -    3906 MiB
 "
         );
     }

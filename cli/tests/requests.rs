@@ -43,6 +43,10 @@ fn guarded() -> Double {
         }
         ("GET /api/v1/instances", Some("good")) => answer(stream, 200, &items()),
         ("GET /api/v1/nodes", Some("good")) => answer(stream, 200, &json!({"items": []})),
+        ("GET /api/v1/clusters", Some("good")) => {
+            let missing = json!([{"cluster": {"id": A, "name": "far"}, "reason": "too late"}]);
+            answer(stream, 200, &json!({"items": [], "missing": missing}));
+        }
         (_, Some("good")) => {
             answer(stream, 404, &json!({"title": "not found", "detail": "there is no such path"}));
         }
@@ -107,6 +111,11 @@ clientsrvr.test.nginx.test.0  running      pi    0         -      -
     let ran = double.run(&["get", "nodes"]);
     assert_eq!((ran.code, ran.out.as_str(), ran.err.as_str()), (0, "", "there are no nodes\n"));
     assert_eq!(double.run(&["get", "nodes", "-q"]).err, "");
+    let ran = double.run(&["get", "clusters", "-q"]);
+    assert_eq!(
+        (ran.code, ran.err.as_str()),
+        (0, "warning: cluster far does not answer: too late\n")
+    );
 }
 
 #[test]

@@ -52,7 +52,7 @@ impl Site {
         site.program(
             "node",
             "if [ \"$3\" = drain ]; then echo drained >>\"$dir/drained\"; exit 0; fi\n\
-             : >\"$4\"\nexec sleep 600\n",
+             echo ready=true >\"$4\"\nexec sleep 600\n",
         );
         site
     }

@@ -6,6 +6,7 @@
 //!     node-extra.toml     what --node-config named, kept for the next time
 //!     TIER.toml .ready .pid .log    for each of root, cluster, node
 //!     TIER/               its state
+//!     run/                what the node's running workloads need, and their logs
 //! ```
 //!
 //! Why addresses are remembered: with port 0 they are known only after the first start, and a
@@ -206,6 +207,9 @@ impl Site {
             }
             Tier::Node => {
                 config.insert("cluster".into(), text(format!("mqtt://{}", facts.mqtt_listen)));
+                // Not the usual one, which a node that this machine runs already may have.
+                let run = self.dir.join("run").display().to_string();
+                config.insert("runtime_dir".into(), text(run));
                 let extra = self.dir.join("node-extra.toml");
                 if let Some(text) = read(&extra)? {
                     merge(&mut config, parse(&extra, &text)?);
@@ -222,9 +226,10 @@ impl Site {
         Ok(old.is_some())
     }
 
-    /// The addresses of a tier's ready file, if it is there.
+    /// What a tier's ready file tells, once it is there in full.
     pub(super) fn ready(&self, tier: Tier) -> Result<Option<Vec<(String, String)>>, Error> {
-        let Some(text) = read(&self.file(tier, "ready"))? else { return Ok(None) };
+        let text = read(&self.file(tier, "ready"))?;
+        let Some(text) = text.filter(|text| text.ends_with('\n')) else { return Ok(None) };
         let pairs = text.lines().filter_map(|line| line.split_once('='));
         Ok(Some(pairs.map(|(key, value)| (key.trim().into(), value.trim().into())).collect()))
     }
@@ -330,6 +335,7 @@ mod tests {
         assert!(text(Tier::Cluster).contains("mqtt_listen = \"127.0.0.1:4003\""));
         let node = text(Tier::Node);
         assert!(node.contains("cluster = \"mqtt://127.0.0.1:4003\""), "{node}");
+        assert!(node.contains("/new/run\""), "{node}");
         assert!(node.contains("name = \"pi\"") && node.contains("allow_root = true"), "{node}");
         std::fs::write(&extra, "name = 'pi2'").unwrap();
         site.keep_node_extra(&extra).unwrap();

@@ -131,7 +131,8 @@ impl Up {
         self.learn(&addresses)?;
         let pid = identity.pid();
         let how = if running.is_some() { "runs already" } else { "started" };
-        let at = addresses.iter().map(|(_, address)| format!(", {address}")).collect::<String>();
+        let listens = addresses.iter().filter(|(key, _)| key.ends_with("listen"));
+        let at: String = listens.map(|(_, address)| format!(", {address}")).collect();
         self.ui.note(&format!("{:15} {how} (pid {pid}{at})", tier.program()));
         if running.is_some() && changed {
             self.ui.note(&format!(

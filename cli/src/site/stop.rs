@@ -28,17 +28,20 @@ pub(crate) fn down(ui: Ui, global: &Global, args: &DownArgs) -> Result<(), Error
         ui.note("there is no site here, so nothing to stop");
         return Ok(());
     };
-    let drained = if args.keep_workloads { Ok(()) } else { drain(ui, &site, args) };
+    let mut running = Vec::new();
     for tier in Tier::ALL.into_iter().rev() {
+        running.push((tier, Identity::running(&site.file(tier, "pid"))?));
+    }
+    // It ends the node as well.
+    let drained = if args.keep_workloads { Ok(()) } else { drain(ui, &site, args) };
+    for (tier, process) in running {
+        let how = match process.map(|process| process.stop()).transpose()? {
+            Some(true) => "stopped",
+            Some(false) => "did not end by itself and was killed",
+            None => "was not running",
+        };
+        ui.note(&format!("{:15} {how}", tier.program()));
         let file = site.file(tier, "pid");
-        let program = tier.program();
-        if let Some(running) = Identity::running(&file)? {
-            let gently = running.stop()?;
-            let how = if gently { "stopped" } else { "did not end by itself and was killed" };
-            ui.note(&format!("{program:15} {how}"));
-        } else {
-            ui.note(&format!("{program:15} was not running"));
-        }
         for file in [file, site.file(tier, "ready")] {
             match std::fs::remove_file(&file) {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
