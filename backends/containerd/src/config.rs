@@ -96,12 +96,12 @@ impl Config {
                 self.namespace
             )));
         }
-        for (what, path) in [("state_dir", &self.state_dir), ("shim_path", &self.shim_path)] {
-            // Both travel in a URI to containerd's shim, which starts in another folder.
-            if !path.is_absolute() || path.to_str().is_none() {
-                return Err(invalid(format!("{what} {path:?} is not an absolute UTF-8 path")));
-            }
-        }
+        // Both travel in a URI to containerd's shim, which starts in another folder.
+        let log = self.state_dir.join("log");
+        let output = marram_shim::driver::Request { log, bytes_max: 0 };
+        output.uri(&self.shim_path).map_err(|error| {
+            invalid(format!("{:?} and {:?}: {error}", self.state_dir, self.shim_path))
+        })?;
         let parent = &self.cgroup_parent;
         if !parent.starts_with('/') || parent.len() < 2 || parent.contains("..") {
             return Err(invalid(format!("cgroup_parent {parent:?} is not a path such as /marram")));

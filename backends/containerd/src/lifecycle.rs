@@ -16,6 +16,7 @@ use marram_backend_api::{
     Error, ErrorKind, Event, Exit, ExitReason, Handle, Observed, Result, Spec, Usage, WorkloadId,
 };
 use std::collections::BTreeMap;
+use std::os::unix::fs::DirBuilderExt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -118,7 +119,9 @@ async fn create_rest(inner: &Inner, id: &WorkloadId, image: &Image) -> Result<bo
     if !container::create_root(inner, id, image).await? {
         return Ok(false);
     }
-    std::fs::create_dir_all(inner.log(id)).map_err(|e| io("making the workload's folder", e))?;
+    // Output may hold secrets: for our eyes only.
+    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(inner.log(id));
+    made.map_err(|error| io("making the workload's folder", error))?;
     Ok(true)
 }
 

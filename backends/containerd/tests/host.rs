@@ -164,6 +164,28 @@ async fn a_lost_task_is_told_as_lost() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_killed_shim_takes_its_workload_along_and_is_told() {
+    let host = Host::new("runc");
+    let (backend, events) = watched(&host);
+    let spec = host.script("while :; do sleep 1000; done");
+    let handle = backend.prepare(&id("orphan"), &spec).await.unwrap();
+    backend.start(&handle).await.unwrap();
+    let pid = pid(&backend, "orphan").await;
+    let all = host.daemon.descendants_named();
+    let shim = all.iter().find(|line| line.contains("containerd-shim")).unwrap();
+    let shim: u32 = shim.split(' ').next().unwrap().parse().unwrap();
+    support::daemon::kill(shim, 9);
+    assert_eq!(exit(&events, "orphan").await, ExitReason::Signal(9));
+    until("the process to go", || !std::path::Path::new(&format!("/proc/{pid}")).exists());
+    let seen = backend.recover(&handle).await.unwrap();
+    assert!(matches!(seen, Observed::Exited(_)), "{seen:?}");
+    let wait = async { while backend.wait(&id("orphan"), Cursor(u64::MAX)).await.unwrap() {} };
+    tokio::time::timeout(PATIENCE, wait).await.unwrap();
+    backend.destroy(&id("orphan")).await.unwrap();
+    until("nothing to be left", || host.leftovers().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn users_are_those_of_the_image() {
     let host = Host::new("runc");
     let backend = host.backend();

@@ -144,6 +144,19 @@ async fn wrong_bytes_are_never_kept() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_is_told_as_one() {
+    // Less than the image, more than containerd's own files.
+    let host = Host::on_small_disk("runc", 5);
+    let server = Server::start(host.dir.path());
+    let image = Builder::busybox().with_noise(NOISE_BYTES);
+    server.push(&image, "library/busybox", "latest");
+    let (backend, _) = backend(host.config_with_mirror(server.port));
+    let error = backend.prepare(&id("full"), &host.script("true")).await.unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Exhausted, "{}", error.chain());
+    assert_eq!(backend.list().await.unwrap(), []);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_no_registry_has_is_not_found() {
     let (host, server) = host();
     let (backend, _) = backend(host.config_with_mirror(server.port));

@@ -349,10 +349,10 @@ fn client(insecure: bool) -> Result<Client> {
         .https_only(!insecure)
         .redirect(redirects);
     if insecure {
-        // A host that only ever speaks to a mirror on its own network may have no
-        // certificates installed at all.
-        let secure = Client::builder().tls_backend_rustls().build().is_ok();
-        if !secure {
+        // Such a mirror is on the site's own network: a proxy for the world is not for it.
+        builder = builder.no_proxy();
+        // And a host that speaks to nobody else may have no certificates installed at all.
+        if Client::builder().build().is_err() {
             builder = builder.tls_certs_only([]);
         }
     }
@@ -364,40 +364,4 @@ fn client(insecure: bool) -> Result<Client> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn challenges_are_read() {
-        let text = r#"Bearer realm="https://auth.x/token",service="reg, x",scope="a:b:pull,push""#;
-        let challenge = Challenge::bearer(text).unwrap();
-        assert_eq!(challenge.realm, "https://auth.x/token");
-        assert_eq!(challenge.service.as_deref(), Some("reg, x"));
-        let url = challenge.url("ignored").unwrap();
-        assert_eq!(url.query(), Some("service=reg%2C+x&scope=a%3Ab%3Apull%2Cpush"));
-        let plain = Challenge::bearer("bearer realm=http://t/, service=s").unwrap();
-        assert_eq!((plain.realm.as_str(), plain.service.as_deref()), ("http://t/", Some("s")));
-        assert_eq!(
-            plain.url("a/b").unwrap().query(),
-            Some("service=s&scope=repository%3Aa%2Fb%3Apull")
-        );
-        for bad in ["", "Bearer", "Basic realm=\"x\"", "Bearer service=\"x\"", "Bearer realm=\"x"] {
-            assert_eq!(Challenge::bearer(bad), None, "{bad}");
-        }
-    }
-
-    #[test]
-    fn mirrors_come_first_and_may_be_all() {
-        let reference = Reference::parse("nginx").unwrap();
-        let mirrors = vec![Mirror { url: "http://127.0.0.1:5/".into(), insecure: true }];
-        let mut registry = Registry { mirrors, mirrors_only: false };
-        let all = Endpoint::of(&reference, Some(&registry)).unwrap();
-        let bases: Vec<&str> = all.iter().map(|endpoint| endpoint.base.as_str()).collect();
-        assert_eq!(bases, ["http://127.0.0.1:5", "https://registry-1.docker.io"]);
-        assert_eq!(all[0].namespace.as_deref(), Some("docker.io"));
-        assert!(all[0].allows("http") && !all[1].allows("http"));
-        registry.mirrors_only = true;
-        assert_eq!(Endpoint::of(&reference, Some(&registry)).unwrap().len(), 1);
-        assert_eq!(Endpoint::of(&reference, None).unwrap().len(), 1);
-    }
-}
+mod tests;

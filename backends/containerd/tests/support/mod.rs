@@ -74,13 +74,28 @@ impl Host {
         host
     }
 
+    /// A daemon without images whose whole store has this many MiB.
+    pub(crate) fn on_small_disk(runtime: &'static str, mib: u32) -> Self {
+        Self::on(runtime, Some(mib))
+    }
+
     /// A daemon without images.
     pub(crate) fn empty(runtime: &'static str) -> Self {
+        Self::on(runtime, None)
+    }
+
+    fn on(runtime: &'static str, disk_mib: Option<u32>) -> Self {
         for program in ["containerd", "ctr", "containerd-shim-runc-v2", "setpriv", "tar", runtime] {
             let found = run("sh", &["-c", &format!("command -v {program} || true")]);
             assert!(!found.is_empty(), "{program} is not installed: run `make setup`");
         }
         let dir = tempfile::Builder::new().prefix("marram-ctd-").tempdir().unwrap();
+        if let Some(mib) = disk_mib {
+            let root = dir.path().join("root");
+            std::fs::create_dir(&root).unwrap();
+            let size = format!("size={mib}m");
+            run("mount", &["-t", "tmpfs", "-o", &size, "none", root.to_str().unwrap()]);
+        }
         let daemon = Daemon::start(dir.path(), runtime);
         Self { daemon, runtime, dir }
     }
