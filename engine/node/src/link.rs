@@ -144,6 +144,9 @@ impl Link {
         let mut options = MqttOptions::new(client_id(node), address);
         options.set_keep_alive(KEEP_ALIVE_S);
         options.set_session_mode(SessionMode::Persistent);
+        // A client that has just started knows nothing of an older session, and the standard
+        // forbids it to go on with one; from the first connection on it does know.
+        options.set_clean_start(true);
         options.set_session_expiry_interval(Some(SESSION_EXPIRY_S));
         options.set_max_packet_size(Some(u32::try_from(PACKET_BYTES_MAX)?));
         let offline = Up::Presence { online: false, incarnation }.encode()?;
@@ -194,6 +197,7 @@ impl Link {
     fn incoming(&mut self, packet: Packet) -> Option<LinkEvent> {
         match packet {
             Packet::ConnAck(_) => {
+                self.events.options.set_clean_start(false);
                 let online = Up::Presence { online: true, incarnation: self.incarnation };
                 let asked = self.sender.try_send(&online).and_then(|()| self.sender.subscribe());
                 if let Err(error) = asked {
