@@ -26,7 +26,7 @@ removal_seconds_max=60
 doing='getting ready'
 step() { doing=$1; printf '\n==> %3d s  %s\n' "$SECONDS" "$1"; }
 die() { printf 'demo: failed while %s: %s\n' "$doing" "$1" >&2; exit 1; }
-marram() { "$bin/marram" "$@"; }
+marram() { "$bin/marram" "$@" 9>&-; }
 
 # What must be the same before and after. Mounts and control groups of others come and go on a
 # machine in use, so only what could be ours is looked at.
@@ -94,7 +94,7 @@ build() {
   local folder=$profile
   if [ "$profile" = dev ]; then folder=debug; fi
   cargo build --locked --profile "$profile" -p marram -p marram-root -p marram-cluster \
-    -p marram-node -p marram-shim || die 'the build failed'
+    -p marram-node -p marram-shim 9>&- || die 'the build failed'
   bin=$target/$folder
 }
 
@@ -146,7 +146,7 @@ config = "$state/stack/containerd.toml"
 mirrors = [{ url = "http://$REGISTRY_ADDRESS", insecure = true }]
 mirrors_only = true
 CONFIG
-marram up --dir "$state/tiers" --node-config "$state/node.toml" 9>&-
+marram up --dir "$state/tiers" --node-config "$state/node.toml"
 
 step 'deploying examples/clientsrvr.json'
 marram apply examples/clientsrvr.json --wait --timeout "${apply_seconds_max}s"
