@@ -1,1 +1,31 @@
-//! Placeholder while the house is laid out.
+//! The shell of a cluster: nodes by MQTT below, the parent by the tunnel above, decisions by
+//! the orchestrator core in between.
+//!
+//! ```text
+//!   parent ◄── tunnel ──► parent link ─┐
+//!                                      ├─► shell: owns core and relay ──► store
+//!   nodes ◄─── MQTT ────► bus ─────────┘
+//! ```
+//!
+//! Why apart from the core: everything here is about connections, files and time. One task
+//! owns all state; the others carry bytes and speak to it by bounded queues.
+//!
+//! Rooms: `config` (the file), `bus` (nodes' messages, from the embedded endpoint or from a
+//! broker elsewhere), `parent` (the way up), `relay` (logs and exec), `shell` (the owner),
+//! `storage` (records on disk).
+//!
+//! Invariants:
+//! - what is to be durable is committed before anybody hears of it;
+//! - a node is believed only on topics under its own id, whatever let its message through;
+//! - without a parent everything goes on but what only the parent can decide.
+
+mod bus;
+mod clock;
+pub mod config;
+mod list;
+mod parent;
+mod relay;
+mod shell;
+mod storage;
+
+pub use shell::{Error, NODE_UNKNOWN, Ready, run};

@@ -1,0 +1,229 @@
+//! The cluster's configuration file.
+//!
+//! Why checked here and not where it is used: a wrong value is reported before anything is
+//! opened or bound, with the key it stands under.
+
+use marram_tunnel::{DialError, Dialer};
+use serde::Deserialize;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+/// Where nodes connect, as Oakestra's do.
+pub const MQTT_PORT: u16 = 10_003;
+
+/// Where a root listens for clusters.
+const PARENT: &str = "http://127.0.0.1:10001";
+
+/// Where state lasts if nothing else is said.
+const STATE_DIR: &str = "/var/lib/marram/cluster";
+
+/// Longest configuration file: some forty times what is written by hand.
+const CONFIG_BYTES_MAX: u64 = 64 * 1024;
+
+/// Longest name: what a parent keeps of it.
+const NAME_BYTES_MAX: usize = 64;
+
+/// What a cluster is told by its operator.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Name for people.
+    pub name: String,
+    /// `latitude,longitude[,metres]`, or empty.
+    pub location: String,
+    /// The way to the parent.
+    pub parent: Dialer,
+    /// The way to the nodes.
+    pub mqtt: Mqtt,
+    /// Everything that lasts.
+    pub state_dir: PathBuf,
+}
+
+/// Where nodes' messages come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Mqtt {
+    /// The endpoint inside this program, on this address.
+    Embedded(SocketAddr),
+    /// A broker elsewhere.
+    Broker {
+        /// Its host.
+        host: String,
+        /// Its port.
+        port: u16,
+    },
+}
+
+/// The file as it is written.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    name: String,
+    #[serde(default)]
+    location: String,
+    parent: Option<String>,
+    mqtt_listen: Option<SocketAddr>,
+    broker: Option<String>,
+    state_dir: Option<PathBuf>,
+}
+
+/// Why a configuration is refused.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read {}: {source}", path.display())]
+    Read {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The file is longer than 64 KiB.
+    #[error("{} has {bytes} bytes, at most {CONFIG_BYTES_MAX} are allowed", path.display())]
+    TooLong {
+        /// Which file.
+        path: PathBuf,
+        /// Its length.
+        bytes: u64,
+    },
+    /// Not TOML, an unknown key or a value of another type.
+    #[error("{}: {why}", path.display())]
+    Form {
+        /// Which file.
+        path: PathBuf,
+        /// In the parser's words.
+        why: String,
+    },
+    /// No name for people.
+    #[error(
+        "{0:?} is no name, a name has 1 to {NAME_BYTES_MAX} bytes without control characters (name)"
+    )]
+    Name(String),
+    /// No place on earth.
+    #[error(
+        "{0:?} is no location, write latitude,longitude or latitude,longitude,metres (location)"
+    )]
+    Location(String),
+    /// No address of a parent.
+    #[error("{0} (parent)")]
+    Parent(DialError),
+    /// No address of a broker.
+    #[error("{0:?} is no broker's address, write mqtt://HOST:PORT (broker)")]
+    Broker(String),
+    /// Two ways to the nodes.
+    #[error("mqtt_listen and broker exclude each other, leave one out")]
+    TwoBrokers,
+    /// Reachable from, or on, other machines.
+    #[error(
+        "identity and encryption are not built yet, so Marram {verb} to 127.0.0.1 and ::1 only; \
+         refused: {address} ({key})"
+    )]
+    NotLoopback {
+        /// Binds or connects.
+        verb: &'static str,
+        /// What was asked for.
+        address: String,
+        /// Under which key.
+        key: &'static str,
+    },
+}
+
+impl Config {
+    /// Reads and checks a file.
+    pub fn read(path: &Path) -> Result<Self, ConfigError> {
+        let read = |source| ConfigError::Read { path: path.to_path_buf(), source };
+        let bytes = std::fs::metadata(path).map_err(read)?.len();
+        if bytes > CONFIG_BYTES_MAX {
+            return Err(ConfigError::TooLong { path: path.to_path_buf(), bytes });
+        }
+        let text = std::fs::read_to_string(path).map_err(read)?;
+        let file: File = toml::from_str(&text).map_err(|error| ConfigError::Form {
+            path: path.to_path_buf(),
+            why: error.to_string().trim_end().to_owned(),
+        })?;
+        file.check()
+    }
+}
+
+impl File {
+    fn check(self) -> Result<Config, ConfigError> {
+        let fits = (1..=NAME_BYTES_MAX).contains(&self.name.len());
+        if !fits || self.name.chars().any(char::is_control) {
+            return Err(ConfigError::Name(self.name.chars().take(NAME_BYTES_MAX).collect()));
+        }
+        if !self.location.is_empty() && !is_location(&self.location) {
+            return Err(ConfigError::Location(self.location));
+        }
+        let parent = self.parent.as_deref().unwrap_or(PARENT);
+        let dialer = Dialer::new(parent).map_err(ConfigError::Parent)?;
+        let host = host_and_port(parent, "http://").map_or("", |(host, _)| host);
+        loopback(host, parent, "connects", "parent")?;
+        let mqtt = match (self.mqtt_listen, self.broker) {
+            (Some(_), Some(_)) => return Err(ConfigError::TwoBrokers),
+            (None, Some(url)) => broker(&url)?,
+            (listen, None) => {
+                let usual = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), MQTT_PORT);
+                let listen = listen.unwrap_or(usual);
+                let ip = listen.ip().to_string();
+                loopback(&ip, &listen.to_string(), "binds", "mqtt_listen")?;
+                Mqtt::Embedded(listen)
+            }
+        };
+        Ok(Config {
+            name: self.name,
+            location: self.location,
+            parent: dialer,
+            mqtt,
+            state_dir: self.state_dir.unwrap_or_else(|| STATE_DIR.into()),
+        })
+    }
+}
+
+fn broker(url: &str) -> Result<Mqtt, ConfigError> {
+    let (host, port) =
+        host_and_port(url, "mqtt://").ok_or_else(|| ConfigError::Broker(url.to_owned()))?;
+    loopback(host, url, "connects", "broker")?;
+    Ok(Mqtt::Broker { host: host.to_owned(), port })
+}
+
+/// Host without brackets, and port, of `SCHEME HOST:PORT [/]`.
+fn host_and_port<'a>(url: &'a str, scheme: &str) -> Option<(&'a str, u16)> {
+    let rest = url.strip_prefix(scheme)?;
+    let (host, port) = rest.strip_suffix('/').unwrap_or(rest).rsplit_once(':')?;
+    let port = port.parse().ok().filter(|port| *port > 0)?;
+    let plain = |c: char| c.is_ascii_alphanumeric() || ".-_".contains(c);
+    let host = match host.strip_prefix('[') {
+        Some(address) => address.strip_suffix(']').filter(|a| a.parse::<IpAddr>().is_ok())?,
+        None => Some(host).filter(|host| !host.is_empty() && host.chars().all(plain))?,
+    };
+    Some((host, port))
+}
+
+/// Names other than `localhost` could be anybody's.
+fn loopback(
+    host: &str,
+    address: &str,
+    verb: &'static str,
+    key: &'static str,
+) -> Result<(), ConfigError> {
+    let is_loopback = host == "localhost" || host.parse().is_ok_and(|ip: IpAddr| ip.is_loopback());
+    if is_loopback {
+        return Ok(());
+    }
+    Err(ConfigError::NotLoopback { verb, address: address.to_owned(), key })
+}
+
+fn is_location(text: &str) -> bool {
+    let numbers: Vec<Option<f64>> = text.split(',').map(|part| part.trim().parse().ok()).collect();
+    let within = |number: Option<f64>, min, max| number.is_some_and(|n| (min..=max).contains(&n));
+    match numbers[..] {
+        [latitude, longitude] => within(latitude, -90.0, 90.0) && within(longitude, -180.0, 180.0),
+        [latitude, longitude, metres] => {
+            within(latitude, -90.0, 90.0)
+                && within(longitude, -180.0, 180.0)
+                && within(metres, 0.0, 20_100_000.0)
+        }
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests;

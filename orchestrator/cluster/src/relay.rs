@@ -1,0 +1,282 @@
+//! Logs and exec: carries streams between the parent and the nodes.
+//!
+//! ```text
+//!  parent's number ◄──► stream ◄──► node and a number of our own
+//!        credit ─────────────────────────► credit
+//!        output ◄── pieces, at most what was granted ◄── output
+//! ```
+//!
+//! Pure: the shell hands in messages, sends what [`Relay::take_orders`] gives to nodes, and
+//! takes output by [`Relay::next_output`] whenever the connection to the parent has room.
+//!
+//! Invariants:
+//! - no more than [`CREDIT_BYTES`] are held for a stream, and [`STREAMS_MAX`] streams are open;
+//! - a stream ends on both sides when either goes, and is told so once.
+
+use marram_protocol::id::ChildId;
+use marram_protocol::v1::{
+    CHUNK_BYTES_MAX, CREDIT_BYTES, Down, Output, STREAMS_MAX, StreamEnd, StreamFault, StreamId,
+    StreamRequest, Up,
+};
+use std::collections::{BTreeMap, VecDeque};
+
+/// Where the output of a stream comes from.
+#[derive(Debug)]
+pub(crate) enum Source {
+    /// A node.
+    Child(ChildId, StreamRequest),
+    /// This cluster itself, which has it all already.
+    Own(Vec<u8>),
+}
+
+/// All streams of the present connection to the parent.
+#[derive(Debug, Default)]
+pub(crate) struct Relay {
+    streams: BTreeMap<StreamId, Stream>,
+    /// By node and our number there.
+    by_child: BTreeMap<(ChildId, StreamId), StreamId>,
+    last: u32,
+    /// Streams that have something for the parent, each once, in turn.
+    ready: VecDeque<StreamId>,
+    orders: Vec<(ChildId, Down)>,
+}
+
+#[derive(Debug)]
+struct Stream {
+    /// `None` for this cluster's own.
+    child: Option<(ChildId, StreamId)>,
+    /// Granted and not used.
+    credit: u32,
+    pieces: VecDeque<(Output, Vec<u8>)>,
+    bytes: usize,
+    end: Option<StreamEnd>,
+    /// It stands in `ready`.
+    ready: bool,
+}
+
+impl Stream {
+    /// Whether something may go to the parent now.
+    fn has_output(&self) -> bool {
+        match self.pieces.is_empty() {
+            true => self.end.is_some(),
+            // A node's output was paid for when it came, our own is when it goes.
+            false => self.child.is_some() || self.credit > 0,
+        }
+    }
+
+    fn put(&mut self, output: Output, bytes: Vec<u8>) {
+        self.bytes += bytes.len();
+        match self.pieces.back_mut() {
+            Some((last, held))
+                if *last == output && held.len() + bytes.len() <= CHUNK_BYTES_MAX =>
+            {
+                held.extend_from_slice(&bytes);
+            }
+            _ => self.pieces.push_back((output, bytes)),
+        }
+    }
+
+    fn take(&mut self) -> Option<(Output, Vec<u8>)> {
+        let (output, mut piece) = self.pieces.pop_front()?;
+        if self.child.is_none() {
+            let most = CHUNK_BYTES_MAX.min(usize::try_from(self.credit).unwrap_or(usize::MAX));
+            if piece.len() > most {
+                self.pieces.push_front((output, piece.split_off(most)));
+            }
+            self.credit = self.credit.saturating_sub(length(&piece));
+        }
+        self.bytes -= piece.len();
+        Some((output, piece))
+    }
+}
+
+impl Relay {
+    /// The parent opens a stream. An error is its end, to be sent at once.
+    pub(crate) fn open(&mut self, id: StreamId, source: Source) -> Result<(), StreamEnd> {
+        let fault = |fault, why: String| Err(StreamEnd::Fault(fault, why));
+        if self.streams.contains_key(&id) {
+            return fault(StreamFault::Failed, format!("stream {} is open already", id.0));
+        }
+        if self.streams.len() >= STREAMS_MAX {
+            return fault(StreamFault::TooMany, format!("{STREAMS_MAX} streams are open already"));
+        }
+        let mut stream = Stream {
+            child: None,
+            credit: 0,
+            pieces: VecDeque::new(),
+            bytes: 0,
+            end: None,
+            ready: false,
+        };
+        match source {
+            Source::Child(child, request) => {
+                // Used again after four thousand million streams, when the first is long over.
+                self.last = self.last.wrapping_add(1);
+                let ours = StreamId(self.last);
+                stream.child = Some((child, ours));
+                self.by_child.insert((child, ours), id);
+                self.orders.push((child, Down::StreamOpen { stream: ours, request }));
+            }
+            Source::Own(bytes) => {
+                for piece in bytes.chunks(CHUNK_BYTES_MAX) {
+                    stream.put(Output::Stdout, piece.to_vec());
+                }
+                stream.end = Some(StreamEnd::Done);
+            }
+        }
+        self.streams.insert(id, stream);
+        self.queue(id);
+        Ok(())
+    }
+
+    /// The parent says something about a stream. What comes for one that is over is dropped.
+    pub(crate) fn parent_says(&mut self, message: Down) {
+        match message {
+            Down::StreamData { stream, bytes } => {
+                self.order(stream, |stream| Down::StreamData { stream, bytes })
+            }
+            Down::StreamResize { stream, rows, columns } => {
+                self.order(stream, |stream| Down::StreamResize { stream, rows, columns })
+            }
+            Down::StreamCredit { stream, bytes } => self.grant(stream, bytes),
+            Down::StreamClose { stream } => self.close(stream),
+            Down::StreamOpen { .. }
+            | Down::Welcome { .. }
+            | Down::Rejected { .. }
+            | Down::Change { .. }
+            | Down::Manifest { .. }
+            | Down::Specs { .. } => {}
+        }
+    }
+
+    /// A node sends output.
+    pub(crate) fn child_output(
+        &mut self,
+        child: ChildId,
+        ours: StreamId,
+        output: Output,
+        bytes: Vec<u8>,
+    ) {
+        let Some(&id) = self.by_child.get(&(child, ours)) else { return };
+        let Some(stream) = self.streams.get_mut(&id) else { return };
+        if length(&bytes) > stream.credit || bytes.len() > CHUNK_BYTES_MAX {
+            let why = "the node sent more output than was granted".to_owned();
+            self.break_off(child, ours, why);
+            return;
+        }
+        stream.credit -= length(&bytes);
+        if !bytes.is_empty() {
+            stream.put(output, bytes);
+        }
+        self.queue(id);
+    }
+
+    /// A node ends a stream.
+    pub(crate) fn child_end(&mut self, child: ChildId, ours: StreamId, end: StreamEnd) {
+        let Some(id) = self.by_child.remove(&(child, ours)) else { return };
+        if let Some(stream) = self.streams.get_mut(&id) {
+            stream.end = Some(end);
+        }
+        self.queue(id);
+    }
+
+    /// The way to a node is gone, and with it its streams.
+    pub(crate) fn child_gone(&mut self, child: ChildId) {
+        let all = (child, StreamId(0))..=(child, StreamId(u32::MAX));
+        let ours: Vec<StreamId> = self.by_child.range(all).map(|((_, ours), _)| *ours).collect();
+        for ours in ours {
+            let why = "the connection to the node is gone".to_owned();
+            self.child_end(child, ours, StreamEnd::Fault(StreamFault::Unreachable, why));
+        }
+    }
+
+    /// A stream cannot go on; the node is told to stop.
+    pub(crate) fn break_off(&mut self, child: ChildId, ours: StreamId, why: String) {
+        if self.by_child.contains_key(&(child, ours)) {
+            self.orders.push((child, Down::StreamClose { stream: ours }));
+            self.child_end(child, ours, StreamEnd::Fault(StreamFault::Failed, why));
+        }
+    }
+
+    /// The parent is gone: nobody listens to any stream.
+    pub(crate) fn parent_gone(&mut self) {
+        for id in self.streams.keys().copied().collect::<Vec<_>>() {
+            self.close(id);
+        }
+        self.ready.clear();
+    }
+
+    /// Whether [`Relay::next_output`] has something.
+    pub(crate) fn has_output(&self) -> bool {
+        !self.ready.is_empty()
+    }
+
+    /// The next message for the parent; streams take turns.
+    pub(crate) fn next_output(&mut self) -> Option<Up> {
+        while let Some(id) = self.ready.pop_front() {
+            let Some(stream) = self.streams.get_mut(&id) else { continue };
+            stream.ready = false;
+            if let Some((output, bytes)) = stream.take() {
+                self.queue(id);
+                return Some(Up::StreamData { stream: id, output, bytes });
+            }
+            if let Some(end) = stream.end.take() {
+                self.streams.remove(&id);
+                return Some(Up::StreamEnd { stream: id, end });
+            }
+        }
+        None
+    }
+
+    /// What nodes are to be told, in order.
+    pub(crate) fn take_orders(&mut self) -> Vec<(ChildId, Down)> {
+        std::mem::take(&mut self.orders)
+    }
+
+    fn order(&mut self, id: StreamId, message: impl FnOnce(StreamId) -> Down) {
+        let child = self.streams.get(&id).filter(|s| s.end.is_none()).and_then(|s| s.child);
+        if let Some((child, ours)) = child {
+            self.orders.push((child, message(ours)));
+        }
+    }
+
+    fn grant(&mut self, id: StreamId, bytes: u32) {
+        let Some(stream) = self.streams.get_mut(&id) else { return };
+        // A parent grants anew what it has taken; more than that is not held here for it.
+        let held = match stream.child {
+            Some(_) => u32::try_from(stream.bytes).unwrap_or(u32::MAX),
+            None => 0,
+        };
+        let room = CREDIT_BYTES.saturating_sub(stream.credit.saturating_add(held));
+        let bytes = bytes.min(room);
+        stream.credit += bytes;
+        if bytes > 0 {
+            self.order(id, |stream| Down::StreamCredit { stream, bytes });
+        }
+        self.queue(id);
+    }
+
+    fn close(&mut self, id: StreamId) {
+        let Some(stream) = self.streams.remove(&id) else { return };
+        if let Some((child, ours)) = stream.child
+            && self.by_child.remove(&(child, ours)).is_some()
+        {
+            self.orders.push((child, Down::StreamClose { stream: ours }));
+        }
+    }
+
+    fn queue(&mut self, id: StreamId) {
+        let Some(stream) = self.streams.get_mut(&id) else { return };
+        if !stream.ready && stream.has_output() {
+            stream.ready = true;
+            self.ready.push_back(id);
+        }
+    }
+}
+
+fn length(bytes: &[u8]) -> u32 {
+    u32::try_from(bytes.len()).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests;

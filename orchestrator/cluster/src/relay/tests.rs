@@ -1,0 +1,274 @@
+//! Streams step by step, and under any order of messages.
+
+use super::*;
+use marram_protocol::id::{InstanceId, ServiceId};
+use proptest::prelude::*;
+
+const NODE: ChildId = ChildId([7; 12]);
+
+fn logs() -> StreamRequest {
+    let instance = InstanceId { service: ServiceId([1; 12]), number: 0 };
+    StreamRequest::Logs { instance, tail_lines: None, follow: true }
+}
+
+fn credit(stream: StreamId, bytes: u32) -> Down {
+    Down::StreamCredit { stream, bytes }
+}
+
+/// A relay with one stream to the node, 5 for the parent, and our number there.
+fn opened() -> (Relay, StreamId) {
+    let mut relay = Relay::default();
+    relay.open(StreamId(5), Source::Child(NODE, logs())).unwrap();
+    let [(NODE, Down::StreamOpen { stream, .. })] = relay.take_orders()[..] else {
+        panic!("the node is told of the stream");
+    };
+    (relay, stream)
+}
+
+fn outputs(relay: &mut Relay) -> Vec<Up> {
+    std::iter::from_fn(|| relay.next_output()).collect()
+}
+
+fn data(stream: StreamId, bytes: &[u8]) -> Up {
+    Up::StreamData { stream, output: Output::Stdout, bytes: bytes.to_vec() }
+}
+
+fn fault(up: &Up) -> Option<StreamFault> {
+    match up {
+        Up::StreamEnd { end: StreamEnd::Fault(fault, _), .. } => Some(*fault),
+        _ => None,
+    }
+}
+
+#[test]
+fn numbers_are_translated_both_ways() {
+    let (mut relay, ours) = opened();
+    let theirs = StreamId(5);
+    relay.parent_says(credit(theirs, 100));
+    relay.parent_says(Down::StreamData { stream: theirs, bytes: b"in".to_vec() });
+    relay.parent_says(Down::StreamResize { stream: theirs, rows: 1, columns: 2 });
+    assert_eq!(
+        relay.take_orders(),
+        [
+            (NODE, credit(ours, 100)),
+            (NODE, Down::StreamData { stream: ours, bytes: b"in".to_vec() }),
+            (NODE, Down::StreamResize { stream: ours, rows: 1, columns: 2 }),
+        ]
+    );
+    relay.child_output(NODE, ours, Output::Stdout, b"out".to_vec());
+    relay.child_end(NODE, ours, StreamEnd::Done);
+    assert_eq!(
+        outputs(&mut relay),
+        [data(theirs, b"out"), Up::StreamEnd { stream: theirs, end: StreamEnd::Done }]
+    );
+    assert!(!relay.has_output() && relay.streams.is_empty() && relay.by_child.is_empty());
+    relay.parent_says(Down::StreamData { stream: theirs, bytes: b"late".to_vec() });
+    assert!(relay.take_orders().is_empty());
+}
+
+#[test]
+fn a_node_that_sends_more_than_was_granted_is_cut_off() {
+    let (mut relay, ours) = opened();
+    relay.child_output(NODE, ours, Output::Stdout, vec![0]);
+    assert_eq!(relay.take_orders(), [(NODE, Down::StreamClose { stream: ours })]);
+    assert_eq!(
+        outputs(&mut relay).iter().map(fault).collect::<Vec<_>>(),
+        [Some(StreamFault::Failed)]
+    );
+    let (mut relay, ours) = opened();
+    relay.parent_says(credit(StreamId(5), CREDIT_BYTES));
+    relay.child_output(NODE, ours, Output::Stdout, vec![0; CHUNK_BYTES_MAX + 1]);
+    assert_eq!(
+        outputs(&mut relay).iter().map(fault).collect::<Vec<_>>(),
+        [Some(StreamFault::Failed)]
+    );
+}
+
+#[test]
+fn a_parent_that_grants_too_much_is_held_to_the_limit() {
+    let (mut relay, ours) = opened();
+    relay.parent_says(credit(StreamId(5), u32::MAX));
+    relay.parent_says(credit(StreamId(5), u32::MAX));
+    relay.child_output(NODE, ours, Output::Stdout, vec![0; 1000]);
+    relay.parent_says(credit(StreamId(5), u32::MAX));
+    let granted: u32 = relay
+        .take_orders()
+        .iter()
+        .map(|(_, order)| match order {
+            Down::StreamCredit { bytes, .. } => *bytes,
+            other => panic!("{other:?}"),
+        })
+        .sum();
+    assert_eq!(granted, CREDIT_BYTES);
+    // The piece has gone, so there is room again.
+    assert_eq!(outputs(&mut relay).len(), 1);
+    relay.parent_says(credit(StreamId(5), 1000));
+    assert_eq!(relay.take_orders(), [(NODE, credit(ours, 1000))]);
+}
+
+#[test]
+fn small_pieces_are_put_together_and_streams_take_turns() {
+    let (mut relay, first) = opened();
+    relay.open(StreamId(6), Source::Child(NODE, logs())).unwrap();
+    let second = StreamId(first.0 + 1);
+    for id in [5, 6] {
+        relay.parent_says(credit(StreamId(id), CREDIT_BYTES));
+    }
+    for _ in 0..3 {
+        relay.child_output(NODE, first, Output::Stdout, vec![1; CHUNK_BYTES_MAX]);
+    }
+    for byte in b"abc" {
+        relay.child_output(NODE, second, Output::Stdout, vec![*byte]);
+    }
+    relay.child_output(NODE, second, Output::Stderr, b"!".to_vec());
+    let order: Vec<(u32, usize)> = outputs(&mut relay)
+        .iter()
+        .map(|up| match up {
+            Up::StreamData { stream, bytes, .. } => (stream.0, bytes.len()),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    let whole = CHUNK_BYTES_MAX;
+    assert_eq!(order, [(5, whole), (6, 3), (5, whole), (6, 1), (5, whole)]);
+}
+
+#[test]
+fn what_this_cluster_says_itself_waits_for_credit_too() {
+    let mut relay = Relay::default();
+    let text: Vec<u8> = (0..40_000_u32).map(|n| u8::try_from(n % 251).unwrap()).collect();
+    relay.open(StreamId(1), Source::Own(text.clone())).unwrap();
+    assert!(!relay.has_output());
+    let mut received = Vec::new();
+    while received.len() < text.len() {
+        relay.parent_says(credit(StreamId(1), 999));
+        let mut round = 0;
+        for up in outputs(&mut relay) {
+            if let Up::StreamData { bytes, .. } = up {
+                round += bytes.len();
+                received.extend(bytes);
+            }
+        }
+        assert!(round <= 999, "{round}");
+    }
+    assert_eq!(received, text);
+    assert!(relay.streams.is_empty() && relay.take_orders().is_empty());
+    relay.open(StreamId(2), Source::Own(Vec::new())).unwrap();
+    assert_eq!(outputs(&mut relay), [Up::StreamEnd { stream: StreamId(2), end: StreamEnd::Done }]);
+}
+
+#[test]
+fn streams_end_when_either_side_goes() {
+    let (mut relay, ours) = opened();
+    relay.parent_says(credit(StreamId(5), 10));
+    relay.child_output(NODE, ours, Output::Stdout, b"last".to_vec());
+    relay.take_orders();
+    relay.child_gone(ChildId([8; 12]));
+    assert_eq!(relay.streams.len(), 1);
+    relay.child_gone(NODE);
+    let said = outputs(&mut relay);
+    assert_eq!(said[0], data(StreamId(5), b"last"));
+    assert_eq!(fault(&said[1]), Some(StreamFault::Unreachable));
+    assert!(relay.take_orders().is_empty(), "nobody is there to be told");
+
+    let (mut relay, ours) = opened();
+    relay.parent_gone();
+    assert_eq!(relay.take_orders(), [(NODE, Down::StreamClose { stream: ours })]);
+    assert!(relay.streams.is_empty() && !relay.has_output());
+    relay.child_output(NODE, ours, Output::Stdout, b"late".to_vec());
+    assert!(!relay.has_output());
+}
+
+#[test]
+fn streams_are_counted_and_numbers_used_once() {
+    let mut relay = Relay::default();
+    let most = u32::try_from(STREAMS_MAX).unwrap();
+    for id in 0..most {
+        relay.open(StreamId(id), Source::Child(NODE, logs())).unwrap();
+    }
+    let end = relay.open(StreamId(most), Source::Own(Vec::new())).unwrap_err();
+    assert!(matches!(end, StreamEnd::Fault(StreamFault::TooMany, _)), "{end:?}");
+    relay.parent_says(Down::StreamClose { stream: StreamId(0) });
+    let end = relay.open(StreamId(1), Source::Own(Vec::new())).unwrap_err();
+    assert!(matches!(end, StreamEnd::Fault(StreamFault::Failed, _)), "{end:?}");
+    relay.open(StreamId(most), Source::Own(Vec::new())).unwrap();
+}
+
+#[derive(Debug, Clone)]
+enum Event {
+    Open(u32, bool),
+    Grant(u32, u32),
+    Close(u32),
+    Output(u32, usize),
+    End(u32),
+    ChildGone,
+    ParentGone,
+    Take(usize),
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    prop_oneof![
+        3 => (0..4u32, any::<bool>()).prop_map(|(id, own)| Event::Open(id, own)),
+        4 => (0..4u32, prop_oneof![0..70_000u32, any::<u32>()])
+            .prop_map(|(id, bytes)| Event::Grant(id, bytes)),
+        1 => (0..4u32).prop_map(Event::Close),
+        6 => (0..12u32, 0..20_000usize).prop_map(|(id, bytes)| Event::Output(id, bytes)),
+        1 => (0..12u32).prop_map(Event::End),
+        1 => Just(Event::ChildGone),
+        1 => Just(Event::ParentGone),
+        3 => (0..5usize).prop_map(Event::Take),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+    #[test]
+    fn nothing_grows_and_every_end_is_told_once(events in prop::collection::vec(event(), 0..200)) {
+        let mut relay = Relay::default();
+        let mut open: BTreeMap<StreamId, bool> = BTreeMap::new();
+        for event in events {
+            let mut taken = 0;
+            match event {
+                Event::Open(id, own) => {
+                    let source = match own {
+                        true => Source::Own(vec![0; 30_000]),
+                        false => Source::Child(NODE, logs()),
+                    };
+                    let fresh = relay.open(StreamId(id), source).is_ok();
+                    prop_assert_eq!(fresh, !open.contains_key(&StreamId(id)));
+                    open.insert(StreamId(id), true);
+                }
+                Event::Grant(id, bytes) => relay.parent_says(credit(StreamId(id), bytes)),
+                Event::Close(id) => {
+                    relay.parent_says(Down::StreamClose { stream: StreamId(id) });
+                    open.remove(&StreamId(id));
+                }
+                Event::Output(id, bytes) => {
+                    relay.child_output(NODE, StreamId(id), Output::Stdout, vec![0; bytes]);
+                }
+                Event::End(id) => relay.child_end(NODE, StreamId(id), StreamEnd::Done),
+                Event::ChildGone => relay.child_gone(NODE),
+                Event::ParentGone => {
+                    relay.parent_gone();
+                    open.clear();
+                }
+                Event::Take(count) => taken = count,
+            }
+            for _ in 0..taken {
+                if let Some(Up::StreamEnd { stream, .. }) = relay.next_output() {
+                    prop_assert!(open.remove(&stream).is_some(), "ended twice");
+                }
+            }
+            relay.take_orders();
+            for stream in relay.streams.values() {
+                let limit = if stream.child.is_some() { CREDIT_BYTES } else { 30_000 };
+                prop_assert!(stream.bytes <= usize::try_from(limit).unwrap());
+                let held: usize = stream.pieces.iter().map(|(_, piece)| piece.len()).sum();
+                prop_assert_eq!(held, stream.bytes);
+                prop_assert_eq!(stream.ready, stream.has_output());
+            }
+            prop_assert!(relay.ready.len() <= relay.streams.len() + 200);
+            prop_assert!(relay.by_child.len() <= relay.streams.len());
+            prop_assert!(relay.streams.keys().eq(open.keys()));
+        }
+    }
+}

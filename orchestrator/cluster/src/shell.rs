@@ -1,0 +1,428 @@
+//! The one task that owns the cluster's state: core and relay.
+//!
+//! Why one task: no lock guards the state, and the order in which things happen is the order
+//! in which they were taken from the queues. Everything it does is quick; what waits waits
+//! in other tasks.
+
+use crate::bus::{Bus, BusEvent, Embedded, External};
+use crate::clock::Clock;
+use crate::config::{Config, Mqtt};
+use crate::list;
+use crate::parent::{self, ParentEvent, ParentLink};
+use crate::relay::{Relay, Source};
+use crate::storage::{self, StorageError, Write};
+use marram_orchestrator_core::{CHILDREN_MAX, Effect, Identity, Input, RecordError, Tier};
+use marram_protocol::id::ChildId;
+use marram_protocol::topic::{Leaf, Topic};
+use marram_protocol::v1::{ChildKind, Down, StreamEnd, StreamFault, StreamId, StreamRequest, Up};
+use marram_store::{RedbStore, Store};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
+
+/// What a node is told that speaks without having said hello to this start of the cluster.
+pub const NODE_UNKNOWN: &str = "this cluster does not know you yet: say hello again";
+
+/// Between two requests to the same node to say hello: longer than a node takes to do it.
+const ASK_INTERVAL_MS: u64 = 10_000;
+
+/// Messages of the parent that wait for the shell; the connection waits then.
+const PARENT_EVENTS_MAX: usize = 64;
+
+/// Why a cluster cannot start or go on.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The state directory cannot be made.
+    #[error("cannot make the state directory {}: {source}", path.display())]
+    StateDir {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The store failed, or holds what cannot be read.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// The core's records cannot be read.
+    #[error(transparent)]
+    Record(#[from] RecordError),
+    /// Somebody else has the address, or it is not this machine's.
+    #[error("cannot listen on {address} (mqtt_listen): {source}")]
+    Listen {
+        /// Which address.
+        address: SocketAddr,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The endpoint or the client for the broker cannot be set up.
+    #[error("cannot set up MQTT: {0}")]
+    Mqtt(String),
+    /// No randomness.
+    #[error("the system gives no random numbers: {0}")]
+    Random(#[from] getrandom::Error),
+}
+
+/// What is known once the cluster serves.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ready {
+    /// Where the embedded endpoint listens; `None` with a broker elsewhere.
+    pub mqtt_listen: Option<SocketAddr>,
+}
+
+/// Runs a cluster until `stop`. `ready` is called once, when nodes can be heard.
+pub async fn run(
+    config: Config,
+    ready: impl FnOnce(Ready) + Send,
+    stop: impl Future<Output = ()>,
+) -> Result<(), Error> {
+    let path = config.state_dir.clone();
+    std::fs::create_dir_all(&path).map_err(|source| Error::StateDir { path, source })?;
+    let store =
+        RedbStore::open(&config.state_dir.join("cluster.redb")).map_err(StorageError::Store)?;
+    let id = storage::id(&store, draw_id()?)?;
+    tracing::info!(%id, name = config.name, "this cluster");
+    // Tasks end when this is dropped, which is when the shell has ended.
+    let mut tasks = JoinSet::new();
+    let (events, parent_events) = mpsc::channel(PARENT_EVENTS_MAX);
+    tasks.spawn(parent::keep(config.parent.clone(), events));
+    match &config.mqtt {
+        Mqtt::Embedded(address) => {
+            let address = *address;
+            let listen = |source| Error::Listen { address, source };
+            let listener = TcpListener::bind(address).await.map_err(listen)?;
+            let bound = listener.local_addr().map_err(listen)?;
+            let bus = Embedded::new().map_err(|error| Error::Mqtt(error.to_string()))?;
+            let (end, ended) = oneshot::channel::<()>();
+            // A sender that is dropped means the same as a word.
+            let serving = tokio::spawn(bus.serve(listener, async { drop(ended.await) }));
+            let shell = Shell::open(&config, id, Box::new(store), bus, parent_events)?;
+            let result = shell.run(|| ready(Ready { mqtt_listen: Some(bound) }), stop).await;
+            drop(end);
+            if let Err(error) = serving.await {
+                tracing::error!(%error, "the endpoint's task failed");
+            }
+            result
+        }
+        Mqtt::Broker { host, port } => {
+            let (bus, carrier) =
+                External::new(id, host, *port).map_err(|error| Error::Mqtt(error.to_string()))?;
+            tasks.spawn(carrier);
+            let shell = Shell::open(&config, id, Box::new(store), bus, parent_events)?;
+            shell.run(|| ready(Ready { mqtt_listen: None }), stop).await
+        }
+    }
+}
+
+fn draw_id() -> Result<ChildId, Error> {
+    let mut bytes = [0; 12];
+    getrandom::fill(&mut bytes)?;
+    Ok(ChildId(bytes))
+}
+
+/// The owner of the state.
+struct Shell<B> {
+    tier: Tier,
+    relay: Relay,
+    store: Box<dyn Store>,
+    clock: Clock,
+    bus: B,
+    parent: Option<ParentLink>,
+    parent_events: mpsc::Receiver<ParentEvent>,
+    /// When a node was asked to say hello, for those that have not yet.
+    asked: BTreeMap<ChildId, u64>,
+}
+
+impl<B: Bus> Shell<B> {
+    fn open(
+        config: &Config,
+        id: ChildId,
+        store: Box<dyn Store>,
+        bus: B,
+        parent_events: mpsc::Receiver<ParentEvent>,
+    ) -> Result<Self, Error> {
+        let identity = Identity {
+            id,
+            name: config.name.clone(),
+            location: config.location.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            incarnation: getrandom::u64()?,
+        };
+        // Never 0, which means "no epoch yet".
+        let epoch = getrandom::u64()? | 1;
+        let clock = Clock::start();
+        let records = storage::load(&*store)?;
+        let tier = Tier::restore(identity, false, epoch, records, clock.now())?;
+        let (relay, asked) = (Relay::default(), BTreeMap::new());
+        let mut shell = Self { tier, relay, store, clock, bus, parent: None, parent_events, asked };
+        shell.settle()?;
+        Ok(shell)
+    }
+
+    async fn run(
+        mut self,
+        ready: impl FnOnce(),
+        stop: impl Future<Output = ()>,
+    ) -> Result<(), Error> {
+        let mut ready = Some(ready);
+        let mut stop = std::pin::pin!(stop);
+        loop {
+            let due = self.tier.poll_timeout().map(|at| self.clock.at(at));
+            let timeout = async {
+                match due {
+                    Some(due) => tokio::time::sleep_until(due).await,
+                    None => std::future::pending().await,
+                }
+            };
+            let room = room(self.parent.as_ref(), self.relay.has_output());
+            // Every arm can be given up without loss: queues keep what was not taken, and a
+            // place in a queue is given back.
+            tokio::select! {
+                () = &mut stop => return Ok(()),
+                event = self.bus.next() => {
+                    if event == BusEvent::Up && let Some(ready) = ready.take() {
+                        ready();
+                    }
+                    self.bus_event(event);
+                }
+                Some(event) = self.parent_events.recv() => self.parent_event(event),
+                Some(place) = room => {
+                    if let Some(message) = self.relay.next_output() {
+                        place.send(message);
+                    }
+                }
+                () = timeout => self.tier.handle_timeout(self.clock.now()),
+            }
+            self.settle()?;
+        }
+    }
+
+    fn bus_event(&mut self, event: BusEvent) {
+        match event {
+            BusEvent::Up => {
+                tracing::info!("nodes can be heard");
+                self.asked.clear();
+            }
+            BusEvent::Down => {
+                let connected = self.tier.children().values().filter(|c| c.is_connected());
+                for child in connected.map(|c| c.id()).collect::<Vec<_>>() {
+                    self.gone(child);
+                }
+            }
+            BusEvent::Gone(child) => self.gone(child),
+            BusEvent::Message { topic, bytes, retained } => match Up::decode(&bytes) {
+                Ok(message) => self.node_says(topic, message, retained),
+                Err(error) => tracing::warn!(%topic, "dropped: {error}"),
+            },
+        }
+    }
+
+    fn node_says(&mut self, topic: Topic, message: Up, retained: bool) {
+        let child = topic.node;
+        if !carries(topic.leaf, &message) {
+            return tracing::warn!(%topic, "dropped: a message that does not belong there");
+        }
+        match message {
+            Up::Hello(hello) => {
+                if hello.child != child || hello.kind != ChildKind::Node {
+                    return tracing::warn!(%topic, "dropped: a hello of another child");
+                }
+                tracing::info!(id = %child, name = hello.name, "node says hello");
+                self.asked.remove(&child);
+                // A connection that takes the place of another one ends its streams.
+                self.relay.child_gone(child);
+                self.tier.handle(self.clock.now(), Input::Child(child, Up::Hello(hello)));
+            }
+            Up::StreamData { stream, output, bytes } => {
+                self.relay.child_output(child, stream, output, bytes);
+            }
+            Up::StreamEnd { stream, end } => self.relay.child_end(child, stream, end),
+            message @ Up::Presence { online, .. } => {
+                self.tier.handle(self.clock.now(), Input::Child(child, message));
+                match (online, self.is_connected(child)) {
+                    // It was there before this cluster listened, so its hello was not heard.
+                    (true, false) if retained => self.ask_hello(child),
+                    (false, false) => self.relay.child_gone(child),
+                    _ => {}
+                }
+            }
+            message => {
+                if self.is_connected(child) {
+                    self.tier.handle(self.clock.now(), Input::Child(child, message));
+                } else {
+                    self.ask_hello(child);
+                }
+            }
+        }
+    }
+
+    fn is_connected(&self, child: ChildId) -> bool {
+        self.tier.children().get(&child).is_some_and(|child| child.is_connected())
+    }
+
+    fn gone(&mut self, child: ChildId) {
+        self.relay.child_gone(child);
+        self.tier.handle(self.clock.now(), Input::ChildGone(child, None));
+    }
+
+    fn ask_hello(&mut self, child: ChildId) {
+        let now_ms = self.clock.now().mono_ms;
+        let recent = |asked_ms: &u64| now_ms < asked_ms.saturating_add(ASK_INTERVAL_MS);
+        if self.asked.get(&child).is_some_and(recent) {
+            return;
+        }
+        if self.asked.len() >= CHILDREN_MAX {
+            self.asked.retain(|_, asked_ms| recent(asked_ms));
+            if self.asked.len() >= CHILDREN_MAX {
+                return;
+            }
+        }
+        self.asked.insert(child, now_ms);
+        self.tell(child, Down::Rejected { reason: NODE_UNKNOWN.to_owned() });
+    }
+
+    fn parent_event(&mut self, event: ParentEvent) {
+        let now = self.clock.now();
+        match event {
+            ParentEvent::Up(link) => {
+                self.relay.parent_gone();
+                self.parent = Some(link);
+                self.tier.handle(now, Input::ParentUp);
+            }
+            ParentEvent::Said(serial, message) if self.is_parent(serial) => match message {
+                Down::StreamOpen { stream, request } => self.open_stream(stream, request),
+                Down::StreamData { .. }
+                | Down::StreamCredit { .. }
+                | Down::StreamClose { .. }
+                | Down::StreamResize { .. } => self.relay.parent_says(message),
+                Down::Rejected { reason } => tracing::warn!("the parent refuses: {reason}"),
+                message => self.tier.handle(now, Input::Parent(message)),
+            },
+            ParentEvent::Gone(serial) if self.is_parent(serial) => self.lose_parent(),
+            // Of a connection that was given up before.
+            ParentEvent::Said(..) | ParentEvent::Gone(_) => {}
+        }
+    }
+
+    fn is_parent(&self, serial: u64) -> bool {
+        self.parent.as_ref().is_some_and(|parent| parent.serial == serial)
+    }
+
+    fn lose_parent(&mut self) {
+        self.parent = None;
+        self.relay.parent_gone();
+        self.tier.handle(self.clock.now(), Input::ParentGone);
+    }
+
+    fn open_stream(&mut self, stream: StreamId, request: StreamRequest) {
+        let source = match &request {
+            StreamRequest::Children => Ok(Source::Own(list::children(&self.tier))),
+            StreamRequest::Logs { instance, .. } | StreamRequest::Exec { instance, .. } => {
+                match self.tier.route(*instance) {
+                    Some(child) => Ok(Source::Child(child, request)),
+                    None if self.tier.instances().contains_key(instance) => {
+                        let why = format!("instance {instance} is on no node that is connected");
+                        Err(StreamEnd::Fault(StreamFault::Unreachable, why))
+                    }
+                    None => {
+                        let why = format!("instance {instance} is not in this cluster");
+                        Err(StreamEnd::Fault(StreamFault::NotFound, why))
+                    }
+                }
+            }
+        };
+        if let Err(end) = source.and_then(|source| self.relay.open(stream, source)) {
+            self.report(Up::StreamEnd { stream, end });
+        }
+    }
+
+    /// Performs what core and relay have decided, in order, until nothing is left.
+    fn settle(&mut self) -> Result<(), Error> {
+        loop {
+            let mut idle = true;
+            while let Some(effect) = self.tier.poll_effect() {
+                idle = false;
+                match effect {
+                    Effect::Persist(records) => {
+                        let writes: Vec<Write> = records;
+                        storage::commit(&*self.store, writes)?;
+                    }
+                    Effect::ToChild(child, message) => self.tell(child, message),
+                    Effect::ToParent(message) => self.report(message),
+                    Effect::Changed(instance) => {
+                        if let Some(status) = self.tier.status(instance) {
+                            let state = status.state.name();
+                            tracing::debug!(%instance, state, detail = status.detail);
+                        }
+                    }
+                }
+            }
+            for (child, message) in self.relay.take_orders() {
+                idle = false;
+                self.tell(child, message);
+            }
+            if idle {
+                return Ok(());
+            }
+        }
+    }
+
+    fn tell(&mut self, node: ChildId, message: Down) {
+        let (leaf, stream) = match &message {
+            Down::StreamData { stream, .. } => (Leaf::StreamIn, Some(*stream)),
+            Down::StreamOpen { .. }
+            | Down::StreamCredit { .. }
+            | Down::StreamClose { .. }
+            | Down::StreamResize { .. } => (Leaf::StreamIn, None),
+            Down::Welcome { .. }
+            | Down::Rejected { .. }
+            | Down::Change { .. }
+            | Down::Manifest { .. }
+            | Down::Specs { .. } => (Leaf::Desired, None),
+        };
+        let bytes = match message.encode() {
+            Ok(bytes) => bytes,
+            // The core keeps its messages below the limit.
+            Err(error) => return tracing::error!(id = %node, %error, "cannot be sent"),
+        };
+        let Err(lost) = self.bus.publish(Topic { node, leaf }, bytes) else { return };
+        tracing::warn!("{lost}");
+        match stream {
+            // Input with a hole in it would be worse than none.
+            Some(stream) => {
+                let why = "input came faster than the node took it".to_owned();
+                self.relay.break_off(node, stream, why);
+            }
+            // When it speaks again it is asked to say hello, and is told everything.
+            None => self.gone(node),
+        }
+    }
+
+    fn report(&mut self, message: Up) {
+        let Some(parent) = &self.parent else { return };
+        if parent.control.try_send(message).is_err() {
+            tracing::warn!("the parent is cut off: it does not take what is sent");
+            self.lose_parent();
+        }
+    }
+}
+
+/// A place in the queue for output, once there is one and something to put there.
+async fn room(parent: Option<&ParentLink>, has_output: bool) -> Option<mpsc::OwnedPermit<Up>> {
+    let streams = parent.filter(|_| has_output)?.streams.clone();
+    streams.reserve_owned().await.ok()
+}
+
+/// Whether a message belongs on a topic of this leaf.
+fn carries(leaf: Leaf, message: &Up) -> bool {
+    match message {
+        Up::Presence { .. } => leaf == Leaf::Presence,
+        Up::Telemetry(_) => leaf == Leaf::Telemetry,
+        Up::StreamData { .. } | Up::StreamEnd { .. } => leaf == Leaf::StreamOut,
+        Up::Hello(_) | Up::Observed { .. } | Up::Resync(_) | Up::Fetch { .. } | Up::Summary(_) => {
+            leaf == Leaf::Report
+        }
+    }
+}
