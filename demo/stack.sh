@@ -116,6 +116,18 @@ unmount_below() {
     while read -r mount; do umount "$mount" || umount --lazy "$mount"; done
 }
 
+# containerd keeps its shims' sockets here whatever its configuration says; one that was killed
+# leaves its own behind. Nothing is touched if the folder is another containerd's.
+tidy_run_containerd() {
+  local listening socket
+  [ -e "$dir/no-run-containerd-before" ] && [ -d /run/containerd ] || return 0
+  listening=$(ss -Hxl)
+  for socket in /run/containerd/s/*; do
+    if [ -S "$socket" ] && [[ $listening != *"$socket"* ]]; then rm -f "$socket"; fi
+  done
+  find /run/containerd -depth -type d -empty -delete
+}
+
 stop() {
   if [ ! -e "$pids" ]; then
     rmdir "$dir" 2>/dev/null || true
@@ -130,9 +142,7 @@ stop() {
   end_process "$pids" containerd
   end_process "$pids" registry
   unmount_below
-  if [ -e "$dir/no-run-containerd-before" ] && [ -d /run/containerd ]; then
-    find /run/containerd -depth -type d -empty -delete
-  fi
+  tidy_run_containerd
   rm -rf --one-file-system "$dir"
   echo "stack: stopped, $dir removed"
 }
