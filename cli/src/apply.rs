@@ -173,18 +173,17 @@ pub(crate) fn follow(
                     });
                 }
                 if end <= now {
-                    return Err(Error::Timeout(late(&wait, timeout)));
+                    return Err(Error::Timeout(late(ui, client, &wait, timeout)));
                 }
             }
         }
     }
 }
 
-fn late(wait: &Wait, timeout: Duration) -> String {
+fn late(ui: Ui, client: &Client, wait: &Wait, timeout: Duration) -> String {
     let mut text = format!("not done within {} s", timeout.as_secs());
-    for instance in wait.known().filter(|one| one.standing() != Standing::Up) {
-        text.push_str(&told(instance));
-    }
+    let late = wait.known().filter(|one| one.standing() != Standing::Up);
+    text.push_str(&told_with_logs(ui, client, late));
     for id in wait.unknown() {
         text.push_str(&format!("\n  {id}: nothing was heard of it"));
     }
@@ -214,18 +213,29 @@ fn not_up(ui: Ui, client: &Client, wait: &Wait) -> Error {
     let gone: Vec<&str> = wait.unknown().collect();
     let all = wait.known().count() + gone.len();
     let mut text = format!("{} of {all} instances did not come up", failed.len() + gone.len());
-    let mut logs = 0;
-    for instance in failed {
-        text.push_str(&told(instance));
-        if instance.standing() == Standing::Over && logs < LOGS_MAX {
-            logs += 1;
-            text.push_str(&last_lines(ui, client, instance));
-        }
-    }
+    text.push_str(&told_with_logs(ui, client, failed.into_iter()));
     for id in gone {
         text.push_str(&format!("\n  {id}: is not there any more"));
     }
     Error::Failed(text)
+}
+
+/// All of them; of those that ended, with the last lines that they wrote.
+fn told_with_logs<'a>(
+    ui: Ui,
+    client: &Client,
+    instances: impl Iterator<Item = &'a Instance>,
+) -> String {
+    let mut text = String::new();
+    let mut logs = 0;
+    for instance in instances {
+        text.push_str(&told(instance));
+        if matches!(instance.state.as_str(), "dead" | "failed") && logs < LOGS_MAX {
+            logs += 1;
+            text.push_str(&last_lines(ui, client, instance));
+        }
+    }
+    text
 }
 
 fn last_lines(ui: Ui, client: &Client, instance: &Instance) -> String {

@@ -71,14 +71,12 @@ impl Instance {
         }
     }
 
-    /// Detail and exit in one line; empty if there is neither. While it runs, how it ended the
-    /// last time is no news.
-    pub(crate) fn why(&self) -> String {
-        match (self.detail.is_empty(), self.exit.is_empty() || self.state == "running") {
-            (_, true) => self.detail.clone(),
-            (true, false) => self.exit.clone(),
-            (false, false) if self.detail.contains(&self.exit) => self.detail.clone(),
-            (false, false) => format!("{}: {}", self.exit, self.detail),
+    /// Why it is so, in one line; empty if there is nothing to say. While it runs, how it ended
+    /// the last time is no news.
+    pub(crate) fn why(&self) -> &str {
+        match self.detail.as_str() {
+            "" if self.state != "running" => &self.exit,
+            detail => detail,
         }
     }
 }
@@ -113,11 +111,14 @@ mod tests {
             "node": {"id": "n", "name": "pi"}, "tried": [{"child": "pi2", "reason": "no\nroom"}],
         }));
         assert_eq!(whole.name, "app.ns.svc.ns.0");
-        assert_eq!(whole.why(), "exit code 1: after 5 restarts");
+        assert_eq!((whole.why(), whole.exit.as_str()), ("after 5 restarts", "exit code 1"));
+        let silent = |state| json!({"state": state, "detail": "", "exit": {"code": 1}});
+        assert_eq!(Instance::read(&silent("dead")).why(), "exit code 1");
+        assert_eq!(Instance::read(&silent("running")).why(), "");
         assert_eq!((whole.node.as_str(), whole.restarts), ("pi", 5));
         assert_eq!(whole.tried, ["pi2: no room"]);
         let empty = Instance::read(&json!({"node": null, "exit": null, "tried": 7}));
-        assert_eq!((empty.why(), empty.standing()), (String::new(), Standing::Pending));
+        assert_eq!((empty.why(), empty.standing()), ("", Standing::Pending));
     }
 
     #[test]

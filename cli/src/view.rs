@@ -111,7 +111,7 @@ fn connected(_: Kind, item: &Value, _: u64) -> String {
 }
 
 fn why(_: Kind, item: &Value, _: u64) -> String {
-    instance::Instance::read(item).why()
+    instance::Instance::read(item).why().to_owned()
 }
 
 fn fields(kind: Kind) -> Vec<Shown> {

@@ -126,6 +126,7 @@ fn up_twice_and_down_twice() {
     let ran = site.run(&["up"]);
     assert_eq!(ran.code, 0, "{ran:?}");
     assert_eq!(ran.err.matches("runs already").count(), 3, "{ran:?}");
+    assert!(!ran.err.contains("has changed"), "{ran:?}");
     let again: Vec<_> = ["root", "cluster", "node"].iter().map(|tier| site.pid(tier)).collect();
     assert_eq!(again, pids);
     let ran = site.run(&["up", "--port", "4000"]);

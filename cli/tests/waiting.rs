@@ -100,7 +100,7 @@ clientsrvr.test.nginx.test.0  running            on pi
 
 #[test]
 fn a_dead_workload_is_shown_with_its_last_words() {
-    let mut dead = now("dead", "gave up");
+    let mut dead = now("dead", "ended with code 1");
     dead["exit"] = json!({"code": 1});
     dead["restarts"] = json!(5);
     let last = dead.clone();
@@ -116,7 +116,7 @@ fn a_dead_workload_is_shown_with_its_last_words() {
         ran.err,
         "\
 error: 1 of 1 instances did not come up
-  clientsrvr.test.nginx.test.0: dead after 5 restarts: exit code 1: gave up
+  clientsrvr.test.nginx.test.0: dead after 5 restarts: ended with code 1
     | starting
     | cannot bind: [31mport 80 is taken
 "
@@ -186,6 +186,19 @@ fn waiting_ends_with_a_code_of_its_own() {
         ran.err,
         "error: not done within 1 s\n  clientsrvr.test.nginx.test.0: creating: pulling\n"
     );
+}
+
+#[test]
+fn what_keeps_failing_is_shown_with_its_last_words_too() {
+    let double = double(Value::Null, |_, out| {
+        begin(out, "text/event-stream");
+        chunk(out, event("instance", &now("failed", "ended with code 1")).as_bytes());
+        chunk(out, event("ready", &json!({})).as_bytes());
+        hold(out);
+    });
+    let ran = apply(&double, &["--timeout", "1s", "-q"]);
+    assert_eq!(ran.code, 6, "{ran:?}");
+    assert!(ran.err.contains("failed: ended with code 1\n    | starting\n"), "{ran:?}");
 }
 
 #[test]

@@ -128,7 +128,10 @@ impl Up {
             None => self.start(tier, &log).map(|(child, identity)| (Some(child), identity))?,
         };
         let addresses = self.wait_ready(tier, child.as_mut(), &identity, &log, from)?;
-        self.learn(&addresses)?;
+        if self.learn(&addresses)? {
+            // What it would be started with the next time.
+            self.site.configure(tier, &self.facts)?;
+        }
         let pid = identity.pid();
         let how = if running.is_some() { "runs already" } else { "started" };
         let listens = addresses.iter().filter(|(key, _)| key.ends_with("listen"));
@@ -205,8 +208,8 @@ impl Up {
         }
     }
 
-    /// Takes the addresses that a tier really listens on.
-    fn learn(&mut self, addresses: &[(String, String)]) -> Result<(), Error> {
+    /// Takes the addresses that a tier really listens on; says whether they are news.
+    fn learn(&mut self, addresses: &[(String, String)]) -> Result<bool, Error> {
         let before = self.facts.clone();
         for (key, value) in addresses {
             let place = match key.as_str() {
@@ -220,7 +223,10 @@ impl Up {
                 Error::Failed(format!("a ready file has {key}={value}, which is no address"))
             })?;
         }
-        if self.facts == before { Ok(()) } else { self.site.remember(&self.facts) }
+        if self.facts == before {
+            return Ok(false);
+        }
+        self.site.remember(&self.facts).map(|()| true)
     }
 
     fn log_in(&self, client: &Client) -> Result<(), Error> {
