@@ -87,7 +87,8 @@ pub struct Shell {
     link: Sender,
     link_events: mpsc::Receiver<LinkEvent>,
     linked: bool,
-    /// A message was lost on a live link: everything must be told again.
+    /// The cluster lacks something on a live link: everything is told again with the next
+    /// sample.
     behind: bool,
     streams: Streams,
     meter: Meter,
@@ -243,7 +244,8 @@ impl Shell {
                 self.handle(Input::LinkDown);
             }
             LinkEvent::Desired(Down::Rejected { reason }) => {
-                tracing::warn!(%reason, "the cluster does not take this node");
+                tracing::warn!(%reason, "the cluster does not take this node; asking again soon");
+                self.behind = true;
             }
             LinkEvent::Desired(message) => self.handle(Input::Parent(message)),
             LinkEvent::Stream(message) => {

@@ -96,7 +96,8 @@ impl Streams {
         let (sender, mailbox) = mpsc::channel(MAILBOX_MAX);
         self.open.insert(stream, sender);
         self.tasks.spawn(async move {
-            let credit = Semaphore::new(CREDIT_BYTES as usize);
+            // The opener grants the first bytes as well.
+            let credit = Semaphore::new(0);
             let out = Out { stream, link: &link, credit: &credit };
             if let Some(end) = serve(job, &out, mailbox).await {
                 finish(&link, stream, end).await;
