@@ -89,7 +89,9 @@ impl fmt::Display for Problem {
                 write!(f, ": {part}")?;
             }
         }
-        for field in self.fields.iter().take(FIELDS_MAX) {
+        // A single one is often said in full above.
+        let said = |field: &&Field| !field.detail.is_empty() && self.detail.contains(&field.detail);
+        for field in self.fields.iter().filter(|field| !said(field)).take(FIELDS_MAX) {
             let place = if field.place.is_empty() { "the document" } else { &field.place };
             write!(f, "\n  {place}: {}", field.detail)?;
         }
@@ -114,6 +116,14 @@ mod tests {
             "the server answered 422: invalid descriptor: 2 errors\n  \
              applications[0].memory: is -1\n  the document: no  [2Jcustomer"
         );
+    }
+
+    #[test]
+    fn what_was_said_is_not_said_again() {
+        let body = br#"{"title":"no","detail":"refused: $.a: -1, expected 0",
+            "errors":[{"path":"$.a","detail":"-1, expected 0"}]}"#;
+        let text = Problem::read(422, body).to_string();
+        assert_eq!(text, "the server answered 422: no: refused: $.a: -1, expected 0");
     }
 
     #[test]

@@ -22,6 +22,10 @@ use crate::sse::Event;
 /// just joining should still get it.
 pub(crate) const STUCK_SECONDS_MAX: u64 = 5;
 
+/// How long an instance must have been running to count as up: one that ends at once was never
+/// of use, and would be reported as up for the blink of an eye.
+pub(crate) const SETTLE_MS: u64 = 1_000;
+
 /// How long the server may be away: a root that restarts is back by then.
 pub(crate) const AWAY_SECONDS_MAX: u64 = 30;
 
@@ -57,13 +61,14 @@ pub(crate) struct Wait {
 struct Followed {
     /// `None` while nothing was heard of it, and once it is gone.
     last: Option<Instance>,
-    stuck_since: Option<Instant>,
+    /// Since when it is as it is now, in the sense of its standing and restarts.
+    since: Option<Instant>,
 }
 
 impl Wait {
     /// Waits for these instances.
     pub(crate) fn new(goal: Goal, ids: impl IntoIterator<Item = String>) -> Self {
-        let followed = |id| (id, Followed { last: None, stuck_since: None });
+        let followed = |id| (id, Followed { last: None, since: None });
         Self { goal, instances: ids.into_iter().map(followed).collect(), complete: false }
     }
 
@@ -102,8 +107,12 @@ impl Wait {
             }
             _ => return None,
         }
-        let stuck = instance.standing() == Standing::Stuck;
-        followed.stuck_since = if stuck { followed.stuck_since.or(Some(now)) } else { None };
+        let as_before = |last: &Instance| {
+            last.standing() == instance.standing() && last.restarts == instance.restarts
+        };
+        if !followed.last.as_ref().is_some_and(as_before) {
+            followed.since = Some(now);
+        }
         followed.last = Some(instance);
         followed.last.as_ref()
     }
@@ -123,27 +132,32 @@ impl Wait {
     }
 
     fn verdict_up(&self, now: Instant) -> Verdict {
-        let patience = Duration::from_secs(STUCK_SECONDS_MAX);
-        let mut all_up = true;
+        let mut pending = false;
         let mut until: Option<Instant> = None;
         for followed in self.instances.values() {
             // The stream is complete and does not tell of it: removed by somebody else.
             let Some(last) = &followed.last else { return Verdict::Failed };
-            match last.standing() {
-                Standing::Up => {}
-                Standing::Pending => all_up = false,
+            let since = followed.since.unwrap_or(now);
+            let end = match last.standing() {
                 Standing::Over => return Verdict::Failed,
-                Standing::Stuck => {
-                    all_up = false;
-                    let end = followed.stuck_since.unwrap_or(now) + patience;
-                    if end <= now {
-                        return Verdict::Failed;
-                    }
+                Standing::Up if last.state == "completed" => continue,
+                Standing::Up => since + Duration::from_millis(SETTLE_MS),
+                Standing::Stuck => since + Duration::from_secs(STUCK_SECONDS_MAX),
+                Standing::Pending => {
+                    pending = true;
+                    continue;
+                }
+            };
+            match last.standing() {
+                Standing::Stuck if end <= now => return Verdict::Failed,
+                Standing::Up if end <= now => {}
+                _ => {
+                    pending = true;
                     until = Some(until.map_or(end, |earlier| earlier.min(end)));
                 }
             }
         }
-        if all_up { Verdict::Done } else { Verdict::Pending(until) }
+        if pending { Verdict::Pending(until) } else { Verdict::Done }
     }
 
     /// What was last heard of each that is there.
@@ -185,7 +199,9 @@ mod tests {
         wait.heard(&event("instance", "b.0", "completed"), now);
         assert_eq!(wait.verdict(now), Verdict::Pending(None), "the stream is not complete");
         wait.heard(&ready(), now);
-        assert_eq!(wait.verdict(now), Verdict::Done);
+        let settled = now + Duration::from_millis(SETTLE_MS);
+        assert_eq!(wait.verdict(now), Verdict::Pending(Some(settled)), "it may end at once");
+        assert_eq!(wait.verdict(settled), Verdict::Done);
         wait.heard(&event("instance", "a.0", "failed"), now);
         assert_eq!(wait.verdict(now), Verdict::Pending(None), "it is started again");
         assert!(wait.heard(&event("instance", "x.0", "dead"), now).is_none(), "not ours");
@@ -199,7 +215,7 @@ mod tests {
         let patience = Duration::from_secs(STUCK_SECONDS_MAX);
         let mut wait = two(Goal::Up);
         wait.heard(&event("instance", "a.0", "unplaceable"), now);
-        wait.heard(&event("instance", "b.0", "running"), now);
+        wait.heard(&event("instance", "b.0", "completed"), now);
         wait.heard(&ready(), now);
         assert_eq!(wait.verdict(now), Verdict::Pending(Some(now + patience)));
         let later = now + patience / 2;
