@@ -65,8 +65,11 @@ const NORMAL: Edges = &[
 ];
 
 /// What tests use beyond that, or with more features: the contract's conformance suite.
-const DEV: Edges =
-    &[("marram-containerd", &["marram-backend-api"]), ("marram-native", &["marram-backend-api"])];
+const DEV: Edges = &[
+    ("marram-backend-mock", &["marram-backend-api"]),
+    ("marram-containerd", &["marram-backend-api"]),
+    ("marram-native", &["marram-backend-api"]),
+];
 
 /// Crates without I/O, and the outside crates that they may name: no runtime, clock or randomness.
 const PURE: Edges = &[

@@ -165,3 +165,19 @@ fn links_lead_somewhere() {
     assert!(links > 10, "only {links} links were found: is the reader broken?");
     fail_with("links that lead nowhere", &found);
 }
+
+#[test]
+fn documents_named_in_code_exist() {
+    let mut found = Vec::new();
+    for file in rust_files() {
+        for (index, line) in file.text.lines().enumerate() {
+            let words = line.split(|c: char| !c.is_alphanumeric() && !"/._-".contains(c));
+            for word in words.filter(|word| word.starts_with("docs/") && word.ends_with(".md")) {
+                if !root().join(word).exists() {
+                    found.push(format!("{}:{}: {word}", file.path, index + 1));
+                }
+            }
+        }
+    }
+    fail_with("documents that don't exist", &found);
+}
