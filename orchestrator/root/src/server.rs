@@ -3,6 +3,8 @@
 //! Why not the framework's own loop: it has no limit on connections and none on how long a
 //! client may take for the head of a request.
 
+mod patient;
+
 use crate::rest::{Peer, stopped};
 use axum::Router;
 use axum::extract::Request;
@@ -11,6 +13,7 @@ use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use patient::Patient;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -99,7 +102,7 @@ async fn connection(
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIME_MAX)
         .max_buf_size(HEAD_BYTES_MAX)
-        .serve_connection(TokioIo::new(stream), service)
+        .serve_connection(TokioIo::new(Patient::new(stream)), service)
         .with_upgrades();
     tokio::pin!(serving);
     let result = tokio::select! {

@@ -74,8 +74,8 @@ impl Shell {
         Ok(())
     }
 
-    /// Removes all instances of services, and forgets services that are removed themselves
-    /// and have none.
+    /// Removes all instances of services. Services that are removed themselves are forgotten
+    /// once watchers have heard of the last instance.
     pub(super) fn take_down(&mut self, services: &[ServiceId]) {
         let now = self.clock.now();
         for service in services {
@@ -83,12 +83,7 @@ impl Shell {
                 self.tier.handle(now, Input::Remove(id));
             }
         }
-        self.forget(services);
-    }
-
-    pub(super) fn forget(&mut self, services: &[ServiceId]) {
-        let tier = &self.tier;
-        self.catalog.forget(services, |id| view::ids_of(tier, id).next().is_some());
+        self.leaving.extend(services);
     }
 
     pub(super) fn apply(&mut self, access: &Access, draft: Draft) -> Result<Vec<Applied>, Refusal> {

@@ -106,6 +106,8 @@ pub struct Shell {
     store: Arc<dyn Store>,
     clock: Clock,
     outlets: BTreeMap<ChildId, Outlet>,
+    /// Services to be forgotten if they are removed and nothing of them is left.
+    leaving: Vec<ServiceId>,
     changes: broadcast::Sender<Arc<Change>>,
     commands: mpsc::Receiver<Command>,
     events: mpsc::Receiver<ChildEvent>,
@@ -142,6 +144,7 @@ impl Shell {
             store,
             clock,
             outlets: BTreeMap::new(),
+            leaving: Vec::new(),
             changes: broadcast::Sender::new(CHANGES_MAX),
             commands,
             events,
@@ -305,20 +308,20 @@ impl Shell {
                     other => effects.push(other),
                 }
             }
-            if writes.is_empty() && effects.is_empty() {
+            if writes.is_empty() && effects.is_empty() && self.leaving.is_empty() {
                 return Ok(());
             }
             storage::commit(&*self.store, writes)?;
-            let mut gone = Vec::new();
             for effect in effects {
                 match effect {
                     Effect::ToChild(child, message) => self.tell(child, message),
-                    Effect::Changed(id) => self.changed(id, &mut gone),
+                    Effect::Changed(id) => self.changed(id),
                     // A root has no parent; what is persisted was taken out above.
                     Effect::ToParent(_) | Effect::Persist(_) => {}
                 }
             }
-            self.forget(&gone);
+            let (leaving, tier) = (std::mem::take(&mut self.leaving), &self.tier);
+            self.catalog.forget(&leaving, |id| view::ids_of(tier, id).next().is_some());
         }
     }
 
@@ -333,11 +336,11 @@ impl Shell {
         }
     }
 
-    fn changed(&mut self, id: InstanceId, gone: &mut Vec<ServiceId>) {
+    fn changed(&mut self, id: InstanceId) {
         let Some(service) = self.catalog.any_service(id.service) else { return };
         let now = view::instance(&self.tier, service, id);
         if now.is_none() {
-            gone.push(id.service);
+            self.leaving.push(id.service);
         }
         if let Some(view) = &now {
             tracing::debug!(instance = %id, state = view.state.name(), detail = view.detail);

@@ -95,7 +95,7 @@ impl TestRoot {
     pub(crate) fn login(&self, user: &str, password: &str) -> Client {
         let mut client = Client::anonymous(self.listen);
         let login = json!({"username": user, "password": password});
-        let reply = client.post("/api/auth/login", &login.to_string()).expect(200);
+        let reply = client.post("/api/auth/login", login.to_string()).expect(200);
         client.token = reply.json()["token"].as_str().unwrap().to_owned();
         client
     }

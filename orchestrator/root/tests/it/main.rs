@@ -1,10 +1,13 @@
 //! The root as clients and clusters meet it: real HTTP, real tunnel, real store.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod cluster;
 mod harness;
 mod limits;
 mod login;
 mod oakestra;
+mod program;
 mod restart;
 mod streams;
 mod v1;

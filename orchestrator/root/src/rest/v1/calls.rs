@@ -36,7 +36,8 @@ pub(super) async fn ready(State(rest): State<Rest>) -> Response {
     }
 }
 
-pub(super) async fn version(_: Caller) -> Response {
+/// For everybody: a client that cannot log in wants to know with whom it speaks.
+pub(super) async fn version() -> Response {
     ok(&json!({"name": "marram-root", "version": env!("CARGO_PKG_VERSION"), "api": "v1"}))
 }
 
