@@ -93,8 +93,8 @@ check_machine() {
 build() {
   local folder=$profile
   if [ "$profile" = dev ]; then folder=debug; fi
-  cargo build --locked --profile "$profile" -p marram -p marram-root -p marram-cluster \
-    -p marram-node -p marram-shim 9>&- || die 'the build failed'
+  # The same selection as `make test`, so that what one has built serves the other.
+  cargo build --locked --workspace --bins --profile "$profile" 9>&- || die 'the build failed'
   bin=$target/$folder
 }
 
