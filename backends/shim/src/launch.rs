@@ -24,7 +24,7 @@ use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::net::Shutdown;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
@@ -209,6 +209,8 @@ fn step<T, E: Into<io::Error>>(
 }
 
 fn become_program(orders: Orders, socket: &UnixStream) -> Result<ExitCode, LaunchError> {
+    let keep = [Some(socket.as_raw_fd()), orders.inherited_input];
+    step("closing what it inherited", close_others(&keep))?;
     if let Some(group) = &orders.group {
         step("joining the cgroup", group.join())?;
     }
@@ -302,6 +304,23 @@ fn make_mounts(binds: &[Bind]) -> io::Result<()> {
             flags |= MountFlags::RDONLY;
         }
         rustix::mount::mount_remount(&bind.target, flags, "")?;
+    }
+    Ok(())
+}
+
+/// Closes what the engine's own parent left open: it is none of the program's.
+pub(crate) fn close_others(keep: &[Option<RawFd>]) -> io::Result<()> {
+    let mut others = Vec::new();
+    for entry in std::fs::read_dir("/proc/self/fd")? {
+        let number = entry?.file_name().to_str().and_then(|name| name.parse::<RawFd>().ok());
+        others.extend(number.filter(|number| *number > 2 && !keep.contains(&Some(*number))));
+    }
+    for number in others {
+        match nix::unistd::close(number) {
+            // The directory that was read.
+            Ok(()) | Err(nix::errno::Errno::EBADF) => {}
+            Err(error) => return Err(error.into()),
+        }
     }
     Ok(())
 }

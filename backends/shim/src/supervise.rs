@@ -70,6 +70,8 @@ pub enum Report {
 /// What keeps the shim from doing its work; what keeps the program from starting is a
 /// [`Report`].
 pub fn run(dir: &Path, incarnation: &str, announce: impl FnOnce(&Report)) -> io::Result<()> {
+    // Before anything of our own is open.
+    launch::close_others(&[])?;
     let dir = dir.canonicalize()?;
     std::env::set_current_dir("/")?;
     match rustix::process::setsid() {
@@ -79,10 +81,12 @@ pub fn run(dir: &Path, incarnation: &str, announce: impl FnOnce(&Report)) -> io:
     }
     // Not allowed without rights over the system: then the kernel chooses freely.
     drop(std::fs::write("/proc/self/oom_score_adj", OOM_SCORE_ADJ));
-    let Some(_lock) = lock(&dir)? else {
+    let Some(lock) = lock(&dir)? else {
         announce(&Report::Busy);
         return Ok(());
     };
+    // For as long as the process exists, to the very last of it.
+    std::mem::forget(lock);
     if let Some(ended) = files::load(&dir, files::EXIT)? {
         announce(&Report::Ended(ended));
         return Ok(());
@@ -92,9 +96,9 @@ pub fn run(dir: &Path, incarnation: &str, announce: impl FnOnce(&Report)) -> io:
     if spec.incarnation != incarnation {
         return Err(io::Error::other(format!("{} is of another incarnation", dir.display())));
     }
-    // Held open until the end; nothing is ever written to it.
+    // Likewise; nothing is ever written to it.
     let alive = OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let _alive = rustix::fs::open(dir.join(files::ALIVE), alive, Mode::empty())?;
+    std::mem::forget(rustix::fs::open(dir.join(files::ALIVE), alive, Mode::empty())?);
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
     match Supervisor::start(dir, spec)? {
         Ok((supervisor, running)) => {

@@ -1,6 +1,6 @@
 //! Cases: programs beside the workload's own.
 
-use super::scene::{Scene, ok, until, within};
+use super::scene::{Scene, ok, within};
 use super::{Harness, Program};
 use crate::{ErrorKind, Exec, ExecEvent, ExecOutput, ExecRequest, Exit, ExitReason, Stream};
 
@@ -102,31 +102,29 @@ pub(super) async fn refused(harness: &dyn Harness) {
     scene.end().await;
 }
 
+/// Waits until the workload has as many processes as wanted.
+async fn processes(scene: &Scene<'_>, wanted: impl Fn(u32) -> bool) {
+    within("the count of processes", async {
+        while !wanted(ok("usage", scene.backend.usage(&scene.id)).await.pids) {
+            tokio::time::sleep(super::scene::LOOK_EVERY).await;
+        }
+    })
+    .await;
+}
+
 pub(super) async fn dropped(harness: &dyn Harness) {
     let Some(scene) = scene(harness, "exec-dropped").await else { return };
-    let before = ok("usage", scene.backend.usage(&scene.id)).await.pids;
+    // The shell and the child that it waits for: only then is the count settled.
+    processes(&scene, |count| count == 2).await;
     let request = shell("echo started; exec sleep 1000");
     let mut session = ok("exec", face(&scene).exec(&scene.id, &request)).await;
     match ok("first output", session.output.next()).await {
         ExecEvent::Output(Stream::Stdout, bytes) => assert_eq!(bytes, b"started\n"),
         other => panic!("{other:?}"),
     }
+    processes(&scene, |count| count > 2).await;
     drop(session);
-    let backend = scene.backend.clone();
-    let id = scene.id.clone();
-    let count = std::sync::atomic::AtomicU32::new(u32::MAX);
-    within("the exec to be killed", async {
-        loop {
-            let now = ok("usage", backend.usage(&id)).await.pids;
-            count.store(now, std::sync::atomic::Ordering::Relaxed);
-            if now <= before {
-                return;
-            }
-            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
-        }
-    })
-    .await;
-    until("the count", || count.load(std::sync::atomic::Ordering::Relaxed) <= before).await;
+    processes(&scene, |count| count == 2).await;
     scene.end().await;
 }
 

@@ -145,12 +145,12 @@ pub(super) async fn validate(harness: &dyn Harness) {
 pub(super) async fn list(harness: &dyn Harness) {
     let first = Scene::new(harness, "list-a").await;
     let second = Scene::new(harness, "list-b").await;
-    let third = Scene::new(harness, "list-c").await;
+    let mut third = Scene::new(harness, "list-c").await;
     let spec = harness.spec(Program::UntilTerm(0));
     ok("prepare", first.backend.prepare(&first.id, &spec)).await;
     second.start(&spec).await;
     third.start(&harness.spec(Program::Exit(4))).await;
-    ok("stop", third.backend.stop(&third.id, GRACE)).await;
+    assert_eq!(third.exit_reason().await, ExitReason::Code(4));
     assert_eq!(first.listed().await, Observed::Prepared);
     assert!(matches!(second.listed().await, Observed::Running { .. }));
     match third.listed().await {

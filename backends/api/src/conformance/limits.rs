@@ -29,7 +29,7 @@ pub(super) async fn usage(harness: &dyn Harness) {
             if now.cpu_usec > first.cpu_usec {
                 return;
             }
-            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+            tokio::time::sleep(super::scene::LOOK_EVERY).await;
         }
     })
     .await;
@@ -97,7 +97,7 @@ pub(super) async fn cpu(harness: &dyn Harness) {
                     ok("wait", logs.wait(&scene.id, from)).await;
                     from = ok("read", logs.read(&scene.id, from, 1 << 16)).await.next;
                 }
-                None => tokio::time::sleep(std::time::Duration::from_millis(10)).await,
+                None => tokio::time::sleep(super::scene::LOOK_EVERY).await,
             }
         }
     })

@@ -16,7 +16,7 @@ use tokio::sync::mpsc;
 pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// How often a condition is looked at that has no event.
-const LOOK_EVERY: Duration = Duration::from_millis(10);
+pub(super) const LOOK_EVERY: Duration = Duration::from_millis(10);
 
 /// A grace that no well-behaved program needs.
 pub(super) const GRACE: Duration = Duration::from_secs(30);

@@ -83,10 +83,30 @@ impl Drop for Place {
         let parent = self.config.cgroup_parent.clone().unwrap();
         let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
         for point in mounts.lines().filter(|line| line.contains(" - cgroup")) {
-            let dir = Path::new(point.split(' ').nth(4).unwrap()).join(&parent);
-            drop(std::fs::remove_dir(dir));
+            clear_away(&Path::new(point.split(' ').nth(4).unwrap()).join(&parent));
         }
     }
+}
+
+/// Removes a cgroup and those below, killing what is in them.
+fn clear_away(dir: &Path) {
+    let below = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    for group in below.filter(|entry| entry.path().is_dir()).map(|entry| entry.path()) {
+        // A few hundred times is a second or so: long enough for what was killed to go.
+        for _ in 0..300 {
+            let inside = std::fs::read_to_string(group.join("cgroup.procs")).unwrap_or_default();
+            for pid in inside.lines().filter_map(|line| line.parse().ok()) {
+                process::kill(pid, rustix::process::Signal::KILL);
+            }
+            if std::fs::remove_dir(&group).is_ok() {
+                break;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(3));
+        }
+    }
+    drop(std::fs::remove_dir(dir));
+    // The last test takes the folder of all of them along.
+    drop(dir.parent().map(std::fs::remove_dir));
 }
 
 fn pids() -> Vec<u32> {
