@@ -216,6 +216,16 @@ pub async fn collect(
     }
 }
 
+/// The last bytes of what a stream says until a moment, whatever became of it.
+pub async fn last_bytes(mut stream: Stream, keep: usize, until: tokio::time::Instant) -> Vec<u8> {
+    let mut kept = Vec::new();
+    while let Ok(Piece::Data(_, bytes)) = tokio::time::timeout_at(until, stream.next()).await {
+        kept.extend_from_slice(&bytes);
+        kept.drain(..kept.len().saturating_sub(keep));
+    }
+    kept
+}
+
 /// A stream's fault as a client hears it.
 pub fn refusal(fault: StreamFault, why: &str) -> Refusal {
     match fault {
@@ -319,7 +329,12 @@ mod tests {
             link.deliver(Up::StreamEnd { stream: StreamId(1), end: StreamEnd::Done });
             assert_eq!(collect(stream, 100, soon).await.unwrap(), b"{}\n");
             let stream = link.open(StreamRequest::Children).await.unwrap();
-            data(2, &[0; 101]);
+            data(2, b"0123456789");
+            data(2, b"ab");
+            link.deliver(Up::StreamEnd { stream: StreamId(2), end: StreamEnd::Done });
+            assert_eq!(last_bytes(stream, 4, soon).await, b"89ab");
+            let stream = link.open(StreamRequest::Children).await.unwrap();
+            data(3, &[0; 101]);
             assert_eq!(collect(stream, 100, soon).await.unwrap_err().status(), 503);
             let stream = link.open(StreamRequest::Children).await.unwrap();
             let late = collect(stream, 100, tokio::time::Instant::now()).await;

@@ -47,6 +47,7 @@ fn an_unchanged_client_deploys_and_undeploys_the_example() {
     assert_eq!((&first["instance_number"], &first["host_port"]), (&json!(0), &json!(6080)));
     assert_eq!(first["cluster_location"], "48.1,11.5,1000");
     assert_eq!(first["publicip"], "127.0.0.1");
+    assert_eq!(first["logs"], format!("{service}.0\none\ntwo\nthree\n"));
     assert_eq!(running["status"], "RUNNING");
 
     let deleted = admin.delete(&format!("/api/service/{service}/instance/0")).expect(200);

@@ -4,7 +4,7 @@ use super::super::{Peer, Rest, bearer, body};
 use super::answer::{
     Answer, Caller, Error, ServiceCaller, doubly_encoded, not_authenticated, object, raw,
 };
-use super::objects;
+use super::{logs, objects};
 use crate::auth::{Access, PASSWORD_BYTES_MAX, RefreshError};
 use crate::catalog::{Draft, Service};
 use crate::clock::unix_s;
@@ -153,8 +153,14 @@ pub(super) async fn service(
     Path(id): Path<String>,
 ) -> Answer {
     let id = service_id(&id)?;
-    let look = move |view: &View<'_>| encode_service(view, view.catalog.service(&access, id)?);
-    Ok(doubly_encoded(&rest.handle.read(look).await??))
+    let look = move |view: &View<'_>| {
+        let service = view.catalog.service(&access, id)?;
+        let sources = logs::sources(view, &access, service);
+        Ok::<_, Refusal>((encode_service(view, service)?, sources))
+    };
+    let (mut service, sources) = rest.handle.read(look).await??;
+    logs::fill_in(&mut service, sources).await;
+    Ok(doubly_encoded(&service))
 }
 
 fn encode_service(view: &View<'_>, service: &Service) -> Result<Value, Refusal> {

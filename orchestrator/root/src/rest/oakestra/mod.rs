@@ -7,6 +7,7 @@
 
 mod answer;
 mod calls;
+mod logs;
 mod objects;
 
 pub use answer::Error;

@@ -85,7 +85,7 @@ pub(super) fn instance(instance: &InstanceView) -> Value {
         "cpu_percent": format!("{cpu:.1}"),
         "memory_percent": format!("{memory:.1}"),
         "disk": "0",
-        // Output does not travel up unasked: the clean form streams it.
+        // Output does not travel up unasked; the call for a single service asks for it.
         "logs": "",
         "worker_id": node.map(|node| node.id.to_string()).unwrap_or_default(),
         "host_ip": address,
