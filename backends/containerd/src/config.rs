@@ -92,7 +92,7 @@ impl Config {
         let name = self.namespace.as_bytes();
         if name.is_empty() || name.len() > NAMESPACE_BYTES_MAX || !name.iter().all(|&b| plain(b)) {
             return Err(invalid(format!(
-                "namespace {:?} is not 1 to {NAMESPACE_BYTES_MAX} of letters, digits, '.', '_', '-'",
+                "namespace {:?} is not 1 to {NAMESPACE_BYTES_MAX} letters, digits, '.', '_', '-'",
                 self.namespace
             )));
         }

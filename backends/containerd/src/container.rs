@@ -77,6 +77,7 @@ pub(crate) async fn record(
 ) -> Result<Container> {
     let config = &inner.config;
     let runtime = runtime::choose(config, spec.runtime.as_deref())?;
+    runtime.ready()?;
     let who = spec.user.as_deref().unwrap_or(&image.user);
     let accounts = match user::is_root(who) {
         true => user::Accounts::default(),

@@ -196,12 +196,21 @@ async fn start_task(inner: &Inner, id: &WorkloadId) -> Result<()> {
     // It may have started all the same, and ended.
     if let Some(task) = task::get(inner, id).await?
         && task.status() == Status::Created
+        && let Err(error) = remove_created(inner, id).await
     {
-        task::kill(inner, id.as_str(), "", task::KILL).await?;
-        task::delete(inner, id).await?;
-        inner.unmark_started(id).map_err(|error| io("starting the container", error))?;
+        tracing::debug!(error = error.chain(), "a task that does not start stays for now");
     }
     Err(error)
+}
+
+/// Removes a task that never ran. Some runtimes cannot kill such a one, all can delete it.
+async fn remove_created(inner: &Inner, id: &WorkloadId) -> Result<()> {
+    let killed = task::kill(inner, id.as_str(), "", task::KILL).await;
+    if killed.is_ok() {
+        task::wait(inner, id.as_str(), "", DYING).await?;
+    }
+    task::delete(inner, id).await?;
+    inner.unmark_started(id).map_err(|error| io("starting the container", error))
 }
 
 const LOST: Exit = Exit { reason: ExitReason::Lost, at_unix_ms: 0 };
@@ -219,8 +228,8 @@ pub(crate) async fn stop(inner: &Arc<Inner>, id: &WorkloadId, grace: Duration) -
     let container = container::get(inner, id).await?;
     let name = container.as_ref().and_then(|one| one.labels.get(container::SIGNAL_LABEL));
     let signal = task::signal_number(name.map(String::as_str));
-    task::kill(inner, id.as_str(), "", signal).await?;
     resume_to_die(inner, id, task.status()).await?;
+    task::kill(inner, id.as_str(), "", signal).await?;
     if let Some((status, at)) = task::wait(inner, id.as_str(), "", grace).await? {
         return Ok(ended(inner, id, status, at));
     }
@@ -240,7 +249,8 @@ fn ended(
     task::exit(inner, id, status, at.as_ref())
 }
 
-/// A frozen program takes no signal, not even the last one on cgroup v1.
+/// A frozen program takes no signal, on cgroup v1 not even the last one, and some runtimes
+/// refuse to send any.
 async fn resume_to_die(inner: &Inner, id: &WorkloadId, status: Status) -> Result<()> {
     if !matches!(status, Status::Paused | Status::Pausing) {
         return Ok(());
@@ -248,7 +258,7 @@ async fn resume_to_die(inner: &Inner, id: &WorkloadId, status: Status) -> Result
     let request = ResumeTaskRequest { container_id: id.as_str().into() };
     let answer = inner.rpc.tasks().await?.resume(inner.rpc.request(RUNTIME, request)).await;
     let Err(error) = found("resuming the container", answer) else { return Ok(()) };
-    // Killing thaws with some runtimes, and what is dead cannot be resumed.
+    // Somebody else may have thawed or killed it meanwhile.
     let now = task::get(inner, id).await?.map(|task| task.status());
     match now {
         Some(Status::Paused | Status::Pausing) => Err(error),
@@ -261,8 +271,8 @@ type Ended = (u32, Option<prost_types::Timestamp>);
 async fn kill_and_wait(inner: &Inner, id: &WorkloadId) -> Result<Option<Ended>> {
     let Some(task) = task::get(inner, id).await? else { return Ok(None) };
     if task.status() != Status::Stopped {
-        task::kill(inner, id.as_str(), "", task::KILL).await?;
         resume_to_die(inner, id, task.status()).await?;
+        task::kill(inner, id.as_str(), "", task::KILL).await?;
     }
     if let Some(ended) = task::wait(inner, id.as_str(), "", DYING).await? {
         return Ok(Some(ended));
@@ -286,8 +296,14 @@ pub(crate) async fn destroy(inner: &Arc<Inner>, id: &WorkloadId) -> Result<()> {
 }
 
 async fn destroyed(inner: &Inner, id: &WorkloadId) -> Result<()> {
-    kill_and_wait(inner, id).await?;
-    task::delete(inner, id).await?;
+    match task::get(inner, id).await?.map(|task| task.status()) {
+        None => {}
+        Some(Status::Created) => remove_created(inner, id).await?,
+        Some(_) => {
+            kill_and_wait(inner, id).await?;
+            task::delete(inner, id).await?;
+        }
+    }
     container::remove_root(inner, id).await?;
     match std::fs::remove_dir_all(inner.folder(id)) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {

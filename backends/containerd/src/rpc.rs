@@ -136,7 +136,8 @@ fn kind(status: &Status) -> ErrorKind {
         | Code::FailedPrecondition => ErrorKind::Transient,
         // The program is not in the image: another image may come under the same tag.
         _ if (text.contains("executable file") && text.contains("not found"))
-            || text.contains("stat /") && text.contains("no such file or directory") =>
+            || (text.contains("stat /") || text.contains("failed to load /"))
+                && text.contains("no such file or directory") =>
         {
             ErrorKind::NotFound
         }

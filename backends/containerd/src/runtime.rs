@@ -10,6 +10,7 @@
 use crate::config::Config;
 use marram_backend_api::{Error, ErrorKind, Result};
 use prost::Message;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 /// Where programs are looked for besides `PATH`: containerd's own may be longer than ours.
@@ -28,6 +29,9 @@ const CONFIG_BYTES_MAX: u64 = 1 << 20;
 
 const RUNC: &str = "io.containerd.runc.v2";
 
+/// Name of the script below.
+const RUNSC_SCRIPT: &str = "runsc-on-host-network";
+
 /// A runtime that is there.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Runtime {
@@ -37,6 +41,8 @@ pub(crate) struct Runtime {
     pub(crate) handler: String,
     /// For its shim.
     pub(crate) options: Option<prost_types::Any>,
+    /// A script that must be there, and its text.
+    script: Option<(PathBuf, String)>,
 }
 
 /// `containerd.runc.v1.Options`, the fields that are set here.
@@ -57,7 +63,8 @@ struct OtherOptions {
 
 /// The runtimes that are there; the first is what containerd itself would take.
 pub(crate) fn detect(config: &Config) -> Vec<Runtime> {
-    let mut found = detect_in(&folders(), &read_config(&config.containerd_config));
+    let mut found =
+        detect_in(&folders(), &read_config(&config.containerd_config), &config.state_dir);
     if shares_controllers(&root_of_daemon(config)) {
         found.retain(|one| !one.is_crun());
     }
@@ -79,6 +86,18 @@ pub(crate) fn choose(config: &Config, name: Option<&str>) -> Result<Runtime> {
 }
 
 impl Runtime {
+    /// Makes what containerd needs to find.
+    pub(crate) fn ready(&self) -> Result<()> {
+        let Some((path, text)) = &self.script else { return Ok(()) };
+        if std::fs::read_to_string(path).is_ok_and(|there| there == *text) {
+            return Ok(());
+        }
+        write_program(path, text).map_err(|error| {
+            let why = format!("{} cannot be written", path.display());
+            Error::caused(ErrorKind::Internal, "making the runtime ready", why, error)
+        })
+    }
+
     fn is_crun(&self) -> bool {
         let program = self.options.as_ref().and_then(binary_name);
         program.is_some_and(|program| Path::new(&program).ends_with("crun"))
@@ -108,6 +127,16 @@ fn folders() -> Vec<PathBuf> {
     all
 }
 
+/// Whole or not at all: another workload may be starting it at this moment.
+fn write_program(path: &Path, text: &str) -> std::io::Result<()> {
+    let folder = path.parent().unwrap_or(Path::new("/"));
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+    let new = path.with_extension("new");
+    std::fs::write(&new, text)?;
+    std::fs::set_permissions(&new, std::fs::Permissions::from_mode(0o700))?;
+    std::fs::rename(new, path)
+}
+
 fn find(folders: &[PathBuf], program: &str) -> Option<PathBuf> {
     if program.starts_with('/') {
         return Path::new(program).is_file().then(|| program.into());
@@ -125,13 +154,14 @@ fn shim(handler: &str) -> Option<String> {
     Some(format!("containerd-shim-{name}-{version}"))
 }
 
-fn detect_in(folders: &[PathBuf], config: &toml::Table) -> Vec<Runtime> {
+fn detect_in(folders: &[PathBuf], config: &toml::Table, state_dir: &Path) -> Vec<Runtime> {
     let there = |program: &str| find(folders, program);
     let has_shim = |handler: &str| shim(handler).and_then(|program| there(&program)).is_some();
     let plain = |name: &str, handler: &str| Runtime {
         name: name.into(),
         handler: handler.into(),
         options: None,
+        script: None,
     };
     let mut all = Vec::new();
     if has_shim(RUNC) {
@@ -141,12 +171,12 @@ fn detect_in(folders: &[PathBuf], config: &toml::Table) -> Vec<Runtime> {
         if let Some(path) = there("crun") {
             all.push(Runtime { options: Some(runc_options(&path)), ..plain("crun", RUNC) });
         }
+        if let Some(path) = there("runsc") {
+            all.push(gvisor(&path, state_dir));
+        }
     }
     if has_shim("io.containerd.kata.v2") {
         all.push(plain("kata", "io.containerd.kata.v2"));
-    }
-    if has_shim("io.containerd.runsc.v1") && there("runsc").is_some() {
-        all.push(plain("runsc", "io.containerd.runsc.v1"));
     }
     for listed in configured(config) {
         let program = listed.options.as_ref().and_then(binary_name);
@@ -157,6 +187,20 @@ fn detect_in(folders: &[PathBuf], config: &toml::Table) -> Vec<Runtime> {
         }
     }
     all
+}
+
+/// gVisor behind runc's shim, whose command line it shares: its own shim knows no program that
+/// takes the output, and Debian does not package it. gVisor takes the host's network only if
+/// a flag says so, and runc's shim passes no flags, so a script adds it.
+fn gvisor(program: &Path, state_dir: &Path) -> Runtime {
+    let script = state_dir.join(RUNSC_SCRIPT);
+    let text = format!("#!/bin/sh\nexec {} --network=host \"$@\"\n", program.display());
+    Runtime {
+        name: "runsc".into(),
+        handler: RUNC.into(),
+        options: Some(runc_options(&script)),
+        script: Some((script, text)),
+    }
 }
 
 fn runc_options(program: &Path) -> prost_types::Any {
@@ -207,7 +251,12 @@ fn configured(config: &toml::Table) -> Vec<Runtime> {
                 }
                 _ => None,
             };
-            all.push(Runtime { name: name.clone(), handler: handler.to_owned(), options });
+            all.push(Runtime {
+                name: name.clone(),
+                handler: handler.to_owned(),
+                options,
+                script: None,
+            });
         }
     }
     all
@@ -228,14 +277,14 @@ mod tests {
 
     #[test]
     fn only_complete_runtimes_are_found() {
-        let (_dir, folders) = host(&["containerd-shim-runc-v2", "crun", "runsc"]);
-        let found = detect_in(&folders, &toml::Table::new());
+        let (_dir, folders) = host(&["containerd-shim-runc-v2", "crun"]);
+        let found = detect_in(&folders, &toml::Table::new(), Path::new("/state"));
         assert_eq!(found.len(), 1, "{found:?}");
         assert_eq!((found[0].name.as_str(), found[0].handler.as_str()), ("crun", RUNC));
         let program = binary_name(found[0].options.as_ref().unwrap()).unwrap();
         assert!(program.ends_with("/crun"), "{program}");
         let (_dir, folders) = host(&["containerd-shim-kata-v2", "runc"]);
-        let found = detect_in(&folders, &toml::Table::new());
+        let found = detect_in(&folders, &toml::Table::new(), Path::new("/state"));
         assert_eq!(found[0].handler, "io.containerd.kata.v2");
     }
 
@@ -250,8 +299,23 @@ mod tests {
         std::fs::write(tree.join("cgroup.controllers"), "hugetlb\n").unwrap();
         assert!(shares_controllers(dir.path()));
         let (_dir, folders) = host(&["containerd-shim-runc-v2", "runc", "crun"]);
-        let found = detect_in(&folders, &toml::Table::new());
+        let found = detect_in(&folders, &toml::Table::new(), Path::new("/state"));
         assert_eq!(found.iter().filter(|one| one.is_crun()).count(), 1);
+    }
+
+    #[test]
+    fn gvisor_is_told_to_use_the_network_of_the_host() {
+        let (dir, folders) = host(&["containerd-shim-runc-v2", "runsc"]);
+        let state = dir.path().join("state");
+        let found = detect_in(&folders, &toml::Table::new(), &state);
+        let [runsc] = found.as_slice() else { panic!("{found:?}") };
+        runsc.ready().unwrap();
+        runsc.ready().unwrap();
+        let script = state.join(RUNSC_SCRIPT);
+        assert_eq!(binary_name(runsc.options.as_ref().unwrap()).unwrap(), script.to_str().unwrap());
+        let text = std::fs::read_to_string(&script).unwrap();
+        assert!(text.contains("/runsc --network=host"), "{text}");
+        assert_eq!(std::fs::read_dir(&state).unwrap().count(), 1);
     }
 
     #[test]
@@ -272,7 +336,7 @@ mod tests {
             runtime_type = "io.containerd.wasm.v1"
             options = { ConfigPath = "/etc/wasm.toml" }
         "#;
-        let found = detect_in(&folders, &config.parse().unwrap());
+        let found = detect_in(&folders, &config.parse().unwrap(), Path::new("/state"));
         let names: Vec<&str> = found.iter().map(|one| one.name.as_str()).collect();
         assert_eq!(names, ["runc", "youki", "wasm"]);
         assert_eq!(found[0].handler, RUNC, "a known name is not redefined");

@@ -89,7 +89,12 @@ pub(crate) async fn kill(inner: &Inner, id: &str, exec_id: &str, signal: u32) ->
     let answer = inner.rpc.tasks().await?.kill(inner.rpc.request(QUICK, request)).await;
     match found("sending a signal", answer) {
         // Between a process's end and containerd's hearing of it.
-        Err(error) if error.why.contains("process already finished") => Ok(()),
+        Err(error)
+            if error.why.contains("process already finished")
+                || error.why.contains("is not running") =>
+        {
+            Ok(())
+        }
         other => other.map(drop),
     }
 }

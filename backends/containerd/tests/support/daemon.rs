@@ -173,11 +173,18 @@ impl Drop for Daemon {
             drop(Command::new("umount").args(["-l", &mount]).output());
         }
         drop(std::fs::remove_dir_all(Path::new("/run/containerd/runc").join(&self.name)));
-        for parent in self.cgroup_parents() {
-            for child in std::fs::read_dir(&parent).into_iter().flatten().flatten() {
-                drop(std::fs::remove_dir(child.path()));
+        // What was killed needs a moment to be gone; a guard must not panic, so not for ever.
+        for _ in 0..100 {
+            for parent in self.cgroup_parents() {
+                for child in std::fs::read_dir(&parent).into_iter().flatten().flatten() {
+                    drop(std::fs::remove_dir(child.path()));
+                }
+                drop(std::fs::remove_dir(parent));
             }
-            drop(std::fs::remove_dir(parent));
+            if self.cgroup_parents().is_empty() {
+                return;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(20));
         }
     }
 }

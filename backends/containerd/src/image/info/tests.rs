@@ -7,10 +7,9 @@ fn id(n: u8) -> String {
 }
 
 fn entry(n: u8, platform: &str) -> String {
-    format!(
-        r#"{{"mediaType":"application/vnd.oci.image.layer.v1.tar+gzip","digest":"{}","size":{n}{platform}}}"#,
-        id(n)
-    )
+    let kind = "application/vnd.oci.image.layer.v1.tar+gzip";
+    let id = id(n);
+    format!(r#"{{"mediaType":"{kind}","digest":"{id}","size":{n}{platform}}}"#)
 }
 
 fn platform(os: &str, architecture: &str, variant: &str) -> String {
@@ -115,7 +114,8 @@ fn chains_are_named_as_the_format_says() {
 #[test]
 fn a_configuration_without_the_right_layers_is_refused() {
     let text = format!(
-        r#"{{"architecture":"amd64","os":"linux","rootfs":{{"type":"layers","diff_ids":["{}"]}},
+        r#"{{"architecture":"amd64","os":"linux",
+            "rootfs":{{"type":"layers","diff_ids":["{}"]}},
             "config":{{"Env":["A=b"],"Cmd":["c"],"User":"u","StopSignal":"SIGQUIT"}},"history":[]}}"#,
         id(1)
     );
