@@ -63,7 +63,8 @@ impl Program {
         match self {
             Self::Exit(code) => format!("exit {code}"),
             Self::UntilTerm(code) => format!(
-                "trap 'exit {code}' TERM; echo ready; while :; do sleep 1000 & wait $!; done"
+                "trap 'exit {code}' TERM; sleep 1000 & echo ready; \
+                 while :; do wait $!; sleep 1000 & done"
             ),
             Self::IgnoreTerm => "trap '' TERM; echo ready; while :; do sleep 1000; done".into(),
             Self::Lines(count) => {
