@@ -115,15 +115,17 @@ fn describe(fingerprint: &Fingerprint) -> String {
 #[derive(Debug)]
 pub(crate) struct Meter {
     sampler: Sampler,
-    last: Option<Sample>,
+    last: Sample,
     processor_time: BTreeMap<InstanceId, (Instant, u64)>,
     incarnation: u64,
 }
 
 impl Meter {
     pub(crate) fn new(config: &Config, incarnation: u64) -> Self {
-        let sampler = Sampler::new(&Root::host(), &config.state_dir);
-        Self { sampler, last: None, processor_time: BTreeMap::new(), incarnation }
+        let mut sampler = Sampler::new(&Root::host(), &config.state_dir);
+        // Load is measured from one sample to the next, and the first one told needs one.
+        let last = sampler.sample();
+        Self { sampler, last, processor_time: BTreeMap::new(), incarnation }
     }
 
     /// One sample of everything that runs.
@@ -162,7 +164,7 @@ impl Meter {
     fn host(&mut self, workloads: Vec<WorkloadUsage>) -> Telemetry {
         let sample = self.sampler.sample();
         let mib = |bytes: u64| u32::try_from(bytes / MIB).unwrap_or(u32::MAX);
-        let busy = self.last.as_ref().and_then(|last| sample.cpu_permille_since(last));
+        let busy = sample.cpu_permille_since(&self.last);
         let stalled = |pressure: Option<marram_host::parse::Pressure>| {
             pressure.map_or(0, |pressure| pressure.some.ten_seconds_permille)
         };
@@ -183,7 +185,7 @@ impl Meter {
             pressure,
             workloads,
         };
-        self.last = Some(sample);
+        self.last = sample;
         telemetry
     }
 }
