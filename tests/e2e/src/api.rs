@@ -2,6 +2,7 @@
 
 use anyhow::{Context, bail};
 use serde_json::{Value, json};
+use std::io::{BufRead, BufReader};
 use std::time::Duration;
 
 /// Speaks to one root.
@@ -58,6 +59,18 @@ impl Api {
             bail!("{path}: {} {text}", answer.status());
         }
         Ok(text)
+    }
+
+    /// The stream of events; its lines come when something happens, and it has no end.
+    ///
+    /// # Errors
+    /// The root cannot be reached or refuses.
+    pub fn events(&self) -> anyhow::Result<impl BufRead + Send + use<>> {
+        // An agent of its own: the other one gives up after a while.
+        let agent = ureq::Agent::new_with_config(ureq::Agent::config_builder().build());
+        let url = format!("{}/api/v1/events", self.base);
+        let answer = agent.get(url).header("Authorization", self.bearer()).call()?;
+        Ok(BufReader::new(answer.into_body().into_reader()))
     }
 
     /// Any POST.

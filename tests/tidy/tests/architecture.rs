@@ -14,7 +14,7 @@ const NORMAL: Edges = &[
     ("marram", &["marram-protocol"]),
     ("marram-backend-api", &[]),
     ("marram-backend-mock", &["marram-backend-api"]),
-    ("marram-bench", &[]),
+    ("marram-bench", &["marram-e2e", "marram-orchestrator-core", "marram-protocol"]),
     ("marram-broker", &[]),
     (
         "marram-cluster",

@@ -1,0 +1,190 @@
+//! From a request at the root to its event there, beside the bare thing.
+//!
+//! A journey and its baseline take turns, so that both meet the same load.
+
+use crate::events::Watch;
+use crate::gauges::process_with;
+use crate::progress;
+use crate::scenes::{self, Deployed, IMAGE};
+use crate::stats::{Times, repeat};
+use crate::table::{Promise, Table};
+use anyhow::{Context, ensure};
+use marram_e2e::{Api, Site, Stack};
+use rustix::process::{Pid, Signal, kill_process};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+const NATIVE_COUNT: usize = 40;
+const NATIVE_TIME_MAX: Duration = Duration::from_secs(30);
+
+const CONTAINER_COUNT: usize = 15;
+const CONTAINER_TIME_MAX: Duration = Duration::from_secs(50);
+
+/// Namespace in containerd for the baseline, so that the node does not see its containers.
+const NAMESPACE: &str = "baseline";
+
+pub(crate) fn measure(table: &mut Table, site: &Site, stack: &Stack) -> anyhow::Result<()> {
+    let api = site.api()?;
+    let watch = Watch::start(&api)?;
+    progress("native processes");
+    native(table, &api, &watch)?;
+    progress("containers, beside ctr run");
+    containers(table, &api, &watch, stack)
+}
+
+/// A request for one more instance, until it is seen running; tells which.
+fn request(api: &Api, watch: &Watch, service: &str) -> anyhow::Result<(String, Duration)> {
+    let began = Instant::now();
+    let instance = scenes::one_more(api, service)?;
+    let seen = watch.until("running", |seen| seen.is(&instance, "running"))?;
+    Ok((instance, seen.at.duration_since(began)))
+}
+
+fn remove(api: &Api, watch: &Watch, instance: &str) -> anyhow::Result<Duration> {
+    let began = Instant::now();
+    let status = api.delete(&format!("/api/v1/instances/{instance}"))?;
+    ensure!(status == 202, "removing {instance}: {status}");
+    let seen = watch.until("its end", |seen| seen.is_end_of(instance))?;
+    Ok(seen.at.duration_since(began))
+}
+
+/// Deploys a service and takes away its first instance: what is needed once is there then.
+fn only_service(api: &Api, watch: &Watch, service: serde_json::Value) -> anyhow::Result<String> {
+    let Deployed { services, instances } = scenes::deploy(api, &[service])?;
+    for instance in &instances {
+        remove(api, watch, instance)?;
+    }
+    services.into_iter().next().context("one service")
+}
+
+fn native(table: &mut Table, api: &Api, watch: &Watch) -> anyhow::Result<()> {
+    let command = ["/bin/sleep", "4801"];
+    let service = only_service(api, watch, scenes::native("native", command))?;
+    let (mut bare, mut bare_exit) = (Times::default(), Times::default());
+    let (mut journey, mut exit, mut end) = (Times::default(), Times::default(), Times::default());
+    repeat("native processes", NATIVE_COUNT, NATIVE_TIME_MAX, |_| {
+        let began = Instant::now();
+        let mut child = Command::new(command[0]).arg("4802").stdin(Stdio::null()).spawn()?;
+        bare.push(began.elapsed());
+        let began = Instant::now();
+        child.kill()?;
+        child.wait()?;
+        bare_exit.push(began.elapsed());
+
+        let (instance, took) = request(api, watch, &service)?;
+        journey.push(took);
+        let pid = i32::try_from(process_with(&command)?)?;
+        let pid = Pid::from_raw(pid).context("a process id")?;
+        let began = Instant::now();
+        kill_process(pid, Signal::KILL)?;
+        let seen =
+            watch.until("its exit", |seen| seen.of(&instance) && !seen.value["exit"].is_null())?;
+        exit.push(seen.at.duration_since(began));
+        end.push(remove(api, watch, &instance)?);
+        Ok(())
+    })?;
+    scenes::remove_all(api)?;
+    let over = journey.median_ms() - bare.median_ms();
+    table.promised(
+        Promise {
+            what: "request to running, native process, three tiers, loopback",
+            budget: "≤ 15 ms median over bare fork and exec",
+            known: "",
+        },
+        &[(over, 15.0)],
+        format!(
+            "{over:.1} ms over ({:.1} ms, at most {:.1}; bare {:.2} ms; ratio {:.0}; {} times)",
+            journey.median_ms(),
+            journey.most_ms(),
+            bare.median_ms(),
+            journey.median_ms() / bare.median_ms(),
+            journey.count(),
+        ),
+    );
+    table.noted(
+        "exit of a process to its event at the root",
+        format!(
+            "{:.1} ms, at most {:.1} (bare kill and wait {:.2} ms; {} times)",
+            exit.median_ms(),
+            exit.most_ms(),
+            bare_exit.median_ms(),
+            exit.count(),
+        ),
+    );
+    table.noted(
+        "removal of an instance that waits for its restart to its event at the root",
+        format!("{:.1} ms, at most {:.1}", end.median_ms(), end.most_ms()),
+    );
+    Ok(())
+}
+
+fn containers(table: &mut Table, api: &Api, watch: &Watch, stack: &Stack) -> anyhow::Result<()> {
+    let command = ["sleep", "4803"];
+    let service = only_service(api, watch, scenes::container("container", command))?;
+    let baseline = Baseline::pull(stack)?;
+    let (mut bare, mut journey, mut end) = (Times::default(), Times::default(), Times::default());
+    repeat("containers", CONTAINER_COUNT, CONTAINER_TIME_MAX, |at| {
+        bare.push(baseline.run(&format!("bench-{at}"))?);
+        let (instance, took) = request(api, watch, &service)?;
+        journey.push(took);
+        end.push(remove(api, watch, &instance)?);
+        Ok(())
+    })?;
+    scenes::remove_all(api)?;
+    let ratio = journey.median_ms() / bare.median_ms();
+    table.promised(
+        Promise {
+            what: "request to running, container, image present",
+            budget: "≤ 1.15 × `ctr run` of the same image in the same run",
+            known: "Ankaios 515 ms",
+        },
+        &[(ratio, 1.15)],
+        format!(
+            "{ratio:.2} × ({:.0} ms beside {:.0} ms; {} times)",
+            journey.median_ms(),
+            bare.median_ms(),
+            journey.count(),
+        ),
+    );
+    table.noted(
+        "removal of a running container to its event at the root",
+        format!("{:.0} ms, at most {:.0}", end.median_ms(), end.most_ms()),
+    );
+    Ok(())
+}
+
+/// `ctr` with the same image in the same containerd.
+struct Baseline<'a> {
+    stack: &'a Stack,
+    image: String,
+}
+
+impl<'a> Baseline<'a> {
+    fn pull(stack: &'a Stack) -> anyhow::Result<Self> {
+        let path = IMAGE.strip_prefix("docker.io/").context("an image of docker.io")?;
+        let image = format!("{}/{path}", stack.registry);
+        let baseline = Self { stack, image };
+        baseline.ctr(&["images", "pull", "--plain-http", &baseline.image])?;
+        Ok(baseline)
+    }
+
+    fn ctr(&self, arguments: &[&str]) -> anyhow::Result<()> {
+        let output = Command::new("ctr")
+            .args(["--address", &self.stack.containerd, "--namespace", NAMESPACE])
+            .args(arguments)
+            .output()?;
+        let error = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "ctr {arguments:?}: {error}");
+        Ok(())
+    }
+
+    /// Runs a container, tells how long its start took, and removes it.
+    fn run(&self, name: &str) -> anyhow::Result<Duration> {
+        let began = Instant::now();
+        self.ctr(&["run", "--detach", &self.image, name, "sleep", "4804"])?;
+        let took = began.elapsed();
+        self.ctr(&["tasks", "rm", "--force", name])?;
+        self.ctr(&["containers", "rm", name])?;
+        Ok(took)
+    }
+}
