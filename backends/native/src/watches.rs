@@ -135,7 +135,7 @@ async fn until_end(workload: &Workload) -> Result<Option<Exit>> {
 }
 
 /// Returns when nobody holds the FIFO for writing.
-async fn end_of_file(path: &Path) -> io::Result<()> {
+pub(crate) async fn end_of_file(path: &Path) -> io::Result<()> {
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let file = match rustix::fs::open(path, flags, Mode::empty()) {
         Ok(file) => file,

@@ -11,7 +11,7 @@
 //! Invariant: the lock's holder is asked of the kernel each time, so no recorded process id
 //! is ever believed on its own.
 
-use crate::watches::DirWatch;
+use crate::watches::{DirWatch, end_of_file};
 use marram_backend_api::{Error, ErrorKind, Exit, ExitReason, Result, WorkloadId};
 use marram_shim::cgroup::Group;
 use marram_shim::files::{self, Ended, Reason, RunSpec, Running};
@@ -213,9 +213,23 @@ impl Workload {
                 let why = format!("{left} processes have not gone after {KILL_DEADLINE:?}");
                 return Err(Error::new(ErrorKind::Transient, "killing the workload", why));
             }
-            tokio::time::sleep(wait).await;
+            self.shim_gone_or(wait).await;
             wait = (wait * 2).min(KILL_WAIT_MAX);
         }
+    }
+
+    /// Waits this long, or until the shim has ended.
+    async fn shim_gone_or(&self, wait: Duration) {
+        let until = Instant::now() + wait;
+        let alive = self.dir.join(files::ALIVE);
+        let gone = end_of_file(&alive);
+        // A FIFO that is at its end, or cannot be read, tells nothing new the next time.
+        if let Ok(Ok(())) = tokio::time::timeout_at(until, gone).await
+            && self.supervisor().is_ok_and(|holder| holder.is_none())
+        {
+            return;
+        }
+        tokio::time::sleep_until(until).await;
     }
 
     /// Removes the group, waiting for the kernel to let go of what was killed.

@@ -37,10 +37,14 @@ impl Group {
         dirs
     }
 
-    /// Puts the calling process into the group.
+    /// Puts the calling process, which must have one thread only, into the group.
+    ///
+    /// On version 1 by way of its thread: moving a process makes the kernel wait for a grace
+    /// period of RCU (8 to 16 ms were measured), moving the calling thread does not.
     pub fn join(&self) -> io::Result<()> {
         for dir in self.dirs() {
-            write(&dir.join("cgroup.procs"), "0")?;
+            let file = if self.v2.as_deref() == Some(dir) { "cgroup.procs" } else { "tasks" };
+            write(&dir.join(file), "0")?;
         }
         Ok(())
     }
