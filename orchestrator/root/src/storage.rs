@@ -214,4 +214,14 @@ mod tests {
         assert!(decode::<String>(b"k", &[]).is_err());
         assert!(decode::<String>(b"k", &[1, 200]).is_err());
     }
+
+    proptest::proptest! {
+        #[test]
+        fn damaged_records_are_errors(bytes in proptest::collection::vec(0_u8.., 0..200)) {
+            type Both = (crate::catalog::Service, crate::auth::User);
+            // Whether it fits by chance or not, it must not panic nor take much memory.
+            drop(decode::<Both>(b"k", &bytes));
+            proptest::prop_assert!(decode::<Both>(b"k", &[&[2], bytes.as_slice()].concat()).is_err());
+        }
+    }
 }

@@ -288,4 +288,15 @@ mod tests {
         assert!(matches!(Signer::open(dir.path()), Err(SecretError::Damaged { .. })));
         assert_eq!(std::fs::read(dir.path().join(KEY_FILE)).unwrap(), b"rubbish");
     }
+
+    proptest::proptest! {
+        #[test]
+        fn whatever_comes_as_a_token_is_refused(text in ".*", parts in proptest::array::uniform3("[A-Za-z0-9_-]{0,40}")) {
+            let (_dir, signer) = signer();
+            for kind in [TokenKind::Access, TokenKind::Refresh] {
+                proptest::prop_assert!(signer.verify(&text, kind, 0).is_err());
+                proptest::prop_assert!(signer.verify(&parts.join("."), kind, 0).is_err());
+            }
+        }
+    }
 }

@@ -12,6 +12,7 @@ use crate::view;
 use marram_orchestrator_core::{Input, TierError};
 use marram_protocol::CLUSTER_INSTANCES_MAX;
 use marram_protocol::id::{ApplicationId, InstanceId, ServiceId};
+use marram_protocol::sla::SERVICES_MAX;
 
 /// What an apply will do with one application.
 struct Step {
@@ -152,7 +153,15 @@ impl Shell {
                 }
             }
         });
-        let services = services.collect();
+        let services: Vec<(ServiceId, bool)> = services.collect();
+        let there = existing.map_or(0, |id| self.catalog.members(id).count());
+        let new = services.iter().filter(|(_, created)| *created).count();
+        if there.saturating_add(new) > SERVICES_MAX {
+            conflicts.push(format!(
+                "application {name} would have {} services, at most {SERVICES_MAX} are allowed",
+                there.saturating_add(new)
+            ));
+        }
         Step { existing, fresh: application.fresh, services }
     }
 

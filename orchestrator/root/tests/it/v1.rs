@@ -148,6 +148,33 @@ fn deletes_are_accepted_and_then_happen() {
 }
 
 #[test]
+fn a_document_of_the_most_services_is_taken_whole_and_taken_down() {
+    let (dir, root) = start();
+    let names: Vec<String> = (0..256).map(|n| format!("s{n}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let applied = root.admin.post("/api/v1/apply", document("large", &names)).expect(200).json();
+    assert_eq!(applied["applications"][0]["services"].as_array().unwrap().len(), 256);
+    // One too many is refused, and with it the other application of the document.
+    let mut two: Value = serde_json::from_str(&document("another", &["web"])).unwrap();
+    let large: Value = serde_json::from_str(&document("large", &["one"])).unwrap();
+    two["applications"].as_array_mut().unwrap().push(large["applications"][0].clone());
+    let refused = root.admin.post("/api/v1/apply", two.to_string()).expect(409).json();
+    assert!(refused["detail"].as_str().unwrap().contains("257 services"), "{refused}");
+    let all = root.admin.get("/api/v1/applications").json();
+    assert_eq!(all["items"].as_array().unwrap().len(), 1);
+    root.stop();
+    let root = TestRoot::start(dir.path());
+    let kinds = ["services", "instances"];
+    let count = |kind: &str| {
+        root.admin.get(&format!("/api/v1/{kind}")).json()["items"].as_array().unwrap().len()
+    };
+    assert_eq!(kinds.map(count), [256, 256]);
+    let application = applied["applications"][0]["application_id"].as_str().unwrap();
+    root.admin.delete(&format!("/api/v1/applications/{application}")).expect(202);
+    assert_eq!(kinds.map(count), [0, 0]);
+}
+
+#[test]
 fn problems_name_every_wrong_field() {
     let (_dir, root) = start();
     let mut wrong: Value = serde_json::from_str(&document("shop", &["a"])).unwrap();

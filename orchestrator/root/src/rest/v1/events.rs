@@ -140,3 +140,6 @@ async fn send(sender: &Sender, event: &str, data: &Value) -> Option<()> {
     let text = format!("event: {event}\ndata: {data}\n\n");
     sender.send(Ok(Bytes::from(text))).await.ok()
 }
+
+#[cfg(test)]
+mod tests;
