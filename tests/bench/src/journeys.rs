@@ -2,7 +2,7 @@
 //!
 //! A journey and its baseline take turns, so that both meet the same load.
 
-use crate::events::Watch;
+use crate::events::{Seen, Watch};
 use crate::gauges::process_with;
 use crate::progress;
 use crate::scenes::{self, Deployed, IMAGE};
@@ -11,6 +11,9 @@ use crate::table::{Promise, Table};
 use anyhow::{Context, ensure};
 use marram_e2e::{Api, Site, Stack};
 use rustix::process::{Pid, Signal, kill_process};
+use std::fs::File;
+use std::io::Write;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -20,16 +23,20 @@ const NATIVE_TIME_MAX: Duration = Duration::from_secs(30);
 const CONTAINER_COUNT: usize = 15;
 const CONTAINER_TIME_MAX: Duration = Duration::from_secs(50);
 
+/// A folder that no disk is behind.
+const MEMORY: &str = "/dev/shm";
+
 /// Namespace in containerd for the baseline, so that the node does not see its containers.
 const NAMESPACE: &str = "baseline";
 
 pub(crate) fn measure(table: &mut Table, site: &Site, stack: &Stack) -> anyhow::Result<()> {
-    let api = site.api()?;
-    let watch = Watch::start(&api)?;
     progress("native processes");
-    native(table, &api, &watch)?;
+    let on_disk = native(site)?;
+    let in_memory = native(&Site::start_in(Path::new(MEMORY), "[containerd]\nenabled = false\n")?)?;
+    tell_native(table, &on_disk, &in_memory);
     progress("containers, beside ctr run");
-    containers(table, &api, &watch, stack)
+    let api = site.api()?;
+    containers(table, &api, &Watch::start(&api)?, stack)
 }
 
 /// A request for one more instance, until it is seen running; tells which.
@@ -57,34 +64,67 @@ fn only_service(api: &Api, watch: &Watch, service: serde_json::Value) -> anyhow:
     services.into_iter().next().context("one service")
 }
 
-fn native(table: &mut Table, api: &Api, watch: &Watch) -> anyhow::Result<()> {
+/// What native processes took on one site.
+#[derive(Debug, Default)]
+struct Native {
+    bare: Times,
+    bare_exit: Times,
+    journey: Times,
+    exit: Times,
+    end: Times,
+    durable: Times,
+}
+
+impl Native {
+    fn over_ms(&self) -> f64 {
+        self.journey.median_ms() - self.bare.median_ms()
+    }
+}
+
+fn native(site: &Site) -> anyhow::Result<Native> {
+    let api = site.api()?;
+    let watch = Watch::start(&api)?;
     let command = ["/bin/sleep", "4801"];
-    let service = only_service(api, watch, scenes::native("native", command))?;
-    let (mut bare, mut bare_exit) = (Times::default(), Times::default());
-    let (mut journey, mut exit, mut end) = (Times::default(), Times::default(), Times::default());
+    let service = only_service(&api, &watch, scenes::native("native", command))?;
+    let mut native = Native::default();
     repeat("native processes", NATIVE_COUNT, NATIVE_TIME_MAX, |_| {
+        native.durable.push(durable_write(site)?);
         let began = Instant::now();
         let mut child = Command::new(command[0]).arg("4802").stdin(Stdio::null()).spawn()?;
-        bare.push(began.elapsed());
+        native.bare.push(began.elapsed());
         let began = Instant::now();
         child.kill()?;
         child.wait()?;
-        bare_exit.push(began.elapsed());
+        native.bare_exit.push(began.elapsed());
 
-        let (instance, took) = request(api, watch, &service)?;
-        journey.push(took);
+        let (instance, took) = request(&api, &watch, &service)?;
+        native.journey.push(took);
         let pid = i32::try_from(process_with(&command)?)?;
         let pid = Pid::from_raw(pid).context("a process id")?;
         let began = Instant::now();
         kill_process(pid, Signal::KILL)?;
-        let seen =
-            watch.until("its exit", |seen| seen.of(&instance) && !seen.value["exit"].is_null())?;
-        exit.push(seen.at.duration_since(began));
-        end.push(remove(api, watch, &instance)?);
+        let exited = |seen: &Seen| seen.of(&instance) && !seen.value["exit"].is_null();
+        let seen = watch.until("its exit", exited)?;
+        native.exit.push(seen.at.duration_since(began));
+        native.end.push(remove(&api, &watch, &instance)?);
         Ok(())
     })?;
-    scenes::remove_all(api)?;
-    let over = journey.median_ms() - bare.median_ms();
+    scenes::remove_all(&api)?;
+    Ok(native)
+}
+
+/// One small write that outlives a power cut: what the site's disk takes at least for each.
+fn durable_write(site: &Site) -> anyhow::Result<Duration> {
+    let mut file = File::create(site.folder().join("durable"))?;
+    let began = Instant::now();
+    file.write_all(&[0; 512])?;
+    file.sync_all()?;
+    Ok(began.elapsed())
+}
+
+fn tell_native(table: &mut Table, on_disk: &Native, in_memory: &Native) {
+    let Native { bare, bare_exit, journey, exit, end, durable } = on_disk;
+    let over = on_disk.over_ms();
     table.promised(
         Promise {
             what: "request to running, native process, three tiers, loopback",
@@ -93,13 +133,19 @@ fn native(table: &mut Table, api: &Api, watch: &Watch) -> anyhow::Result<()> {
         },
         &[(over, 15.0)],
         format!(
-            "{over:.1} ms over ({:.1} ms, at most {:.1}; bare {:.2} ms; ratio {:.0}; {} times)",
+            "{over:.1} ms over ({:.1} ms, at most {:.1}; bare {:.2} ms; ratio {:.0}; {} times); \
+             {:.1} ms over with state in memory",
             journey.median_ms(),
             journey.most_ms(),
             bare.median_ms(),
             journey.median_ms() / bare.median_ms(),
             journey.count(),
+            in_memory.over_ms(),
         ),
+    );
+    table.noted(
+        "one durable write (512 bytes, `fsync`) on the same disk in the same run",
+        format!("{:.1} ms, at most {:.1}", durable.median_ms(), durable.most_ms()),
     );
     table.noted(
         "exit of a process to its event at the root",
@@ -115,7 +161,6 @@ fn native(table: &mut Table, api: &Api, watch: &Watch) -> anyhow::Result<()> {
         "removal of an instance that waits for its restart to its event at the root",
         format!("{:.1} ms, at most {:.1}", end.median_ms(), end.most_ms()),
     );
-    Ok(())
 }
 
 fn containers(table: &mut Table, api: &Api, watch: &Watch, stack: &Stack) -> anyhow::Result<()> {

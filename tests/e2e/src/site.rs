@@ -51,7 +51,15 @@ impl Site {
     /// # Errors
     /// Something does not start.
     pub fn start(node_config: &str) -> anyhow::Result<Self> {
-        let mut site = Self::lay_out(node_config)?;
+        Self::start_in(Path::new("/tmp"), node_config)
+    }
+
+    /// Starts all three with everything they keep below this folder, whose path is short.
+    ///
+    /// # Errors
+    /// Something does not start.
+    pub fn start_in(folder: &Path, node_config: &str) -> anyhow::Result<Self> {
+        let mut site = Self::lay_out(folder, node_config)?;
         for tier in Tier::ALL {
             site.start_one(tier)?;
         }
@@ -64,8 +72,8 @@ impl Site {
         Ok(site)
     }
 
-    fn lay_out(node_config: &str) -> anyhow::Result<Self> {
-        let folder = tempfile::Builder::new().prefix("mrm").tempdir_in("/tmp")?;
+    fn lay_out(folder: &Path, node_config: &str) -> anyhow::Result<Self> {
+        let folder = tempfile::Builder::new().prefix("mrm").tempdir_in(folder)?;
         let [root_port, tunnel_port, mqtt_port] = free_ports()?;
         let path = folder.path().display().to_string();
         let write = |tier: Tier, text: String| {
