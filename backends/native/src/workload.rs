@@ -199,7 +199,14 @@ impl Workload {
                 (None, Some(shim)) if shim != 0 => kill_below(shim).map_err(&failed)?,
                 (None, _) => 0,
             };
-            if left == 0 && supervisor.is_none() {
+            let late = match supervisor {
+                None => self.late_shims().map_err(&failed)?,
+                Some(_) => Vec::new(),
+            };
+            for shim in &late {
+                process::kill(*shim, Signal::KILL);
+            }
+            if left == 0 && supervisor.is_none() && late.is_empty() {
                 return Ok(());
             }
             if let Some(shim) = supervisor.filter(|shim| *shim != 0)
@@ -216,6 +223,28 @@ impl Workload {
             self.shim_gone_or(wait).await;
             wait = (wait * 2).min(KILL_WAIT_MAX);
         }
+    }
+
+    /// Shims that were started by an engine that was cut off right after, and have not come
+    /// to take the lock yet. Only a workload that never ran can have them.
+    fn late_shims(&self) -> io::Result<Vec<u32>> {
+        if self.dir.join(files::RUNNING).exists() {
+            return Ok(Vec::new());
+        }
+        let mut found = Vec::new();
+        for entry in fs::read_dir("/proc")? {
+            let name = entry?.file_name();
+            let Some(pid) = name.to_str().and_then(|name| name.parse().ok()) else { continue };
+            // Gone meanwhile: not late any more.
+            let command = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            let mut words = command.split(|byte| *byte == 0).skip(1);
+            if words.next() == Some(b"run")
+                && words.next() == Some(self.dir.as_os_str().as_encoded_bytes())
+            {
+                found.push(pid);
+            }
+        }
+        Ok(found)
     }
 
     /// Waits this long, or until the shim has ended.
