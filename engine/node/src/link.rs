@@ -12,8 +12,8 @@ use marram_protocol::topic::{Leaf, Topic, client_id};
 use marram_protocol::v1::{Down, Up};
 use rumqttc::mqttbytes::v5::LastWill;
 use rumqttc::{
-    AsyncClient, Event, EventLoop, MqttOptions, Packet, PublishOptions, QoS, SessionMode,
-    SubscribeFilter,
+    AsyncClient, Event, EventLoop, MqttOptions, NetworkOptions, Packet, PublishOptions, QoS,
+    SessionMode, SubscribeFilter,
 };
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -27,6 +27,10 @@ const SESSION_EXPIRY_S: u32 = 3600;
 
 /// Requests on their way to the socket; more make the sender wait.
 const REQUESTS_MAX: usize = 64;
+
+/// Reports that the broker has not confirmed; more wait. The client makes room for all at
+/// its start: its default of 65 535 takes 16 MiB.
+const UNCONFIRMED_MAX: u16 = 64;
 
 /// Waits between attempts to connect: they double, and each is drawn anew from its upper
 /// half so that a thousand nodes do not come back at once.
@@ -117,7 +121,7 @@ fn way(message: &Up) -> (Leaf, PublishOptions) {
     match message {
         Up::Presence { .. } => (Leaf::Presence, PublishOptions::at_least_once().retained()),
         Up::Telemetry(_) => (Leaf::Telemetry, PublishOptions::at_most_once()),
-        Up::StreamData { .. } | Up::StreamEnd { .. } => {
+        Up::StreamData { .. } | Up::StreamEnd { .. } | Up::StreamCredit { .. } => {
             (Leaf::StreamOut, PublishOptions::at_least_once())
         }
         Up::Hello(_) | Up::Observed { .. } | Up::Resync(_) | Up::Fetch { .. } | Up::Summary(_) => {
@@ -149,6 +153,11 @@ impl Link {
         options.set_clean_start(true);
         options.set_session_expiry_interval(Some(SESSION_EXPIRY_S));
         options.set_max_packet_size(Some(u32::try_from(PACKET_BYTES_MAX)?));
+        options.set_outgoing_inflight_upper_limit(UNCONFIRMED_MAX);
+        // A report that follows an acknowledgement would wait for the broker's, some 40 ms.
+        let mut network = NetworkOptions::new();
+        network.set_tcp_nodelay(true);
+        options.set_network_options(network);
         let offline = Up::Presence { online: false, incarnation }.encode()?;
         let topic = Topic { node, leaf: Leaf::Presence }.to_string();
         options.set_last_will(LastWill::new(topic, offline, QoS::AtLeastOnce, true, None));

@@ -70,6 +70,9 @@ struct Look {
     found: Option<Vec<(InstanceId, marram_backend_api::Observed)>>,
 }
 
+/// A look, and at which backend.
+type Looked = (&'static str, Look);
+
 /// A running node.
 pub struct Shell {
     config: Config,
@@ -79,7 +82,7 @@ pub struct Shell {
     incarnation: u64,
     backends: BTreeMap<&'static str, Arc<dyn Backend>>,
     events: mpsc::Receiver<(&'static str, Event)>,
-    looks: (mpsc::Sender<(&'static str, Look)>, mpsc::Receiver<(&'static str, Look)>),
+    looks: (mpsc::Sender<Looked>, mpsc::Receiver<Looked>),
     seen: BTreeMap<&'static str, Seen>,
     performer: Performer,
     performing: JoinSet<Done>,

@@ -10,7 +10,7 @@ use marram_protocol::topic::Topic;
 use marram_tunnel::Backoff;
 use rumqttc::mqttbytes::v5::{Packet, PublishProperties, SubscribeFilter, SubscribeReasonCode};
 use rumqttc::{AsyncClient, Event, EventLoop, IncomingPacketSizeLimit, MqttOptions};
-use rumqttc::{PublishOptions, QoS};
+use rumqttc::{NetworkOptions, PublishOptions, QoS};
 use std::time::Duration;
 use tokio::sync::mpsc;
 
@@ -42,7 +42,11 @@ impl External {
     ) -> Result<(Self, impl Future<Output = ()> + Send + use<>), rumqttc::ClientBuildError> {
         let packet_bytes = u32::try_from(PACKET_BYTES_MAX).unwrap_or(u32::MAX);
         let mut options = MqttOptions::new(format!("cluster-{id}"), (host, port));
+        // What follows an acknowledgement would wait for the broker's, some 40 ms.
+        let mut network = NetworkOptions::new();
+        network.set_tcp_nodelay(true);
         options
+            .set_network_options(network)
             .set_keep_alive(KEEP_ALIVE_S)
             .set_clean_start(true)
             .set_max_packet_size(Some(packet_bytes))
