@@ -25,6 +25,7 @@ use marram_backend_api::{
     BoxFuture, Error, ErrorKind, Exec, ExecRequest, ExecSession, Exit, Result, WorkloadId,
 };
 use rustix::fs::{FileType, Mode};
+use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -153,21 +154,25 @@ async fn exec(inner: &Arc<Inner>, id: &WorkloadId, request: &ExecRequest) -> Res
     Ok(ExecSession { input: Box::new(input), output: Box::new(output) })
 }
 
-/// The container's own program with another command.
+/// The container's own program with another command. Read as plain JSON: nothing else has to
+/// be understood, and reading all types of the specification links a regex engine.
 fn describe(description: &[u8], request: &ExecRequest) -> Result<Vec<u8>> {
     let broken = |why: &str| Error::new(ErrorKind::Internal, DOING, why);
-    let spec: oci_spec::runtime::Spec = serde_json::from_slice(description)
+    let mut spec: Value = serde_json::from_slice(description)
         .map_err(|_| broken("the container's description cannot be read"))?;
-    let mut process = spec.process().clone().ok_or_else(|| broken("it describes no program"))?;
-    process.set_args(Some(request.argv.clone()));
-    process.set_terminal(Some(request.terminal.is_some()));
-    let mut environment = process.env().clone().unwrap_or_default();
+    let process = spec.get_mut("process").and_then(Value::as_object_mut);
+    let process = process.ok_or_else(|| broken("it describes no program"))?;
+    process.insert("args".into(), request.argv.clone().into());
+    process.insert("terminal".into(), request.terminal.is_some().into());
+    let environment = process.entry("env").or_insert_with(|| Value::Array(Vec::new()));
+    let environment =
+        environment.as_array_mut().ok_or_else(|| broken("its environment is no list"))?;
     let terminal = request.terminal.map(|_| ("TERM".to_owned(), "xterm".to_owned()));
     for (key, value) in terminal.iter().chain(&request.environment) {
-        environment.retain(|entry| entry.split('=').next() != Some(key));
-        environment.push(format!("{key}={value}"));
+        let names = |entry: &Value| entry.as_str().and_then(|e| e.split('=').next()) == Some(key);
+        environment.retain(|entry| !names(entry));
+        environment.push(format!("{key}={value}").into());
     }
-    process.set_env(Some(environment));
     serde_json::to_vec(&process).map_err(|_| broken("the program's description is no JSON"))
 }
 
@@ -271,4 +276,34 @@ pub(crate) fn broken(error: std::io::Error) -> Error {
         _ => ErrorKind::Internal,
     };
     Error::caused(kind, DOING, "its fifos cannot be used", error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn the_program_stays_as_it_is_but_for_command_and_environment() {
+        let own = json!({
+            "args": ["nginx"], "cwd": "/srv", "env": ["A=1", "PATH=/bin", "odd"],
+            "user": {"uid": 33, "gid": 33}, "noNewPrivileges": true, "unheard": [1]
+        });
+        let description = json!({"ociVersion": "1.0.2", "process": own}).to_string();
+        let request = ExecRequest {
+            argv: vec!["sh".into(), "-c".into()],
+            environment: vec![("A".into(), "2=3".into())],
+            terminal: Some((24, 80)),
+        };
+        let described = describe(description.as_bytes(), &request).expect("a process");
+        let described: Value = serde_json::from_slice(&described).expect("JSON");
+        let mut expected = own;
+        expected["args"] = json!(["sh", "-c"]);
+        expected["terminal"] = json!(true);
+        expected["env"] = json!(["PATH=/bin", "odd", "TERM=xterm", "A=2=3"]);
+        assert_eq!(described, expected);
+        for bad in ["", "{}", r#"{"process": 1}"#, r#"{"process": {"env": 1}}"#] {
+            assert!(describe(bad.as_bytes(), &request).is_err(), "{bad}");
+        }
+    }
 }
