@@ -142,6 +142,7 @@ fn ups() -> Vec<Up> {
         Up::Telemetry(telemetry()),
         Up::StreamData { stream, output: Output::Stderr, bytes: b"oh".to_vec() },
         Up::StreamEnd { stream, end: StreamEnd::Fault(StreamFault::TooMany, "32".into()) },
+        Up::StreamCredit { stream, bytes: 300 },
     ]
 }
 
@@ -186,6 +187,7 @@ fn up_name(message: &Up) -> &'static str {
         Up::Telemetry(_) => "up-telemetry",
         Up::StreamData { .. } => "up-stream-data",
         Up::StreamEnd { .. } => "up-stream-end",
+        Up::StreamCredit { .. } => "up-stream-credit",
     }
 }
 

@@ -1,33 +1,31 @@
 //! Logs and exec for whoever asks through the cluster.
 //!
-//! Each stream is a task with a bounded mailbox. It sends no more than it was granted, so a
-//! slow reader slows the stream and nothing else.
+//! Each stream is a task with an [`Intake`] for what comes. Neither side sends more than it was
+//! granted, so a slow reader slows the stream and nothing else.
+
+mod intake;
 
 use crate::convert;
 use crate::link::Sender;
+use intake::{Intake, feed};
 use marram_backend_api::{
-    Backend, Cursor, Error, ErrorKind, ExecEvent, ExecInput, ExecOutput, ExecRequest, ExecSession,
-    Stream, WorkloadId,
+    Backend, Cursor, Error, ErrorKind, ExecEvent, ExecOutput, ExecRequest, ExecSession, Stream,
+    WorkloadId,
 };
 use marram_protocol::id::InstanceId;
 use marram_protocol::v1::{
-    CHUNK_BYTES_MAX, CREDIT_BYTES, Down, Output, STREAMS_MAX, StreamEnd, StreamFault, StreamId,
-    StreamRequest, Up,
+    CHUNK_BYTES_MAX, Down, Output, STREAMS_MAX, StreamEnd, StreamFault, StreamId, StreamRequest, Up,
 };
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
-
-/// Messages that wait for a stream: input of a person's hands, and grants.
-const MAILBOX_MAX: usize = 64;
 
 /// The streams that are open.
 #[derive(Debug)]
 pub(crate) struct Streams {
     link: Sender,
-    open: BTreeMap<StreamId, mpsc::Sender<Down>>,
-    tasks: JoinSet<StreamId>,
+    open: BTreeMap<StreamId, Arc<Intake>>,
+    tasks: JoinSet<(StreamId, Arc<Intake>)>,
 }
 
 impl Streams {
@@ -43,16 +41,19 @@ impl Streams {
     ) {
         match message {
             Down::StreamOpen { stream, request } => self.start(stream, request, find),
-            Down::StreamData { stream, .. }
-            | Down::StreamCredit { stream, .. }
-            | Down::StreamResize { stream, .. } => {
-                let Some(mailbox) = self.open.get(&stream) else { return };
-                // Who sends more than the mailbox takes does not keep to the protocol.
-                if mailbox.try_send(message).is_err() {
-                    self.open.remove(&stream);
-                }
+            // What comes for a stream that is over crossed its end on the way.
+            Down::StreamData { stream, bytes } => {
+                self.open.get(&stream).inspect(|intake| intake.put(&bytes));
             }
-            Down::StreamClose { stream } => drop(self.open.remove(&stream)),
+            Down::StreamCredit { stream, bytes } => {
+                self.open.get(&stream).inspect(|intake| intake.grant_output(bytes));
+            }
+            Down::StreamResize { stream, rows, columns } => {
+                self.open.get(&stream).inspect(|intake| intake.resize(rows, columns));
+            }
+            Down::StreamClose { stream } => {
+                self.open.remove(&stream).inspect(|intake| intake.close());
+            }
             Down::Welcome { .. }
             | Down::Rejected { .. }
             | Down::Change { .. }
@@ -63,13 +64,20 @@ impl Streams {
 
     /// The link is gone, and with it everybody who listened.
     pub(crate) fn close_all(&mut self) {
-        self.open.clear();
+        for intake in std::mem::take(&mut self.open).into_values() {
+            intake.close();
+        }
     }
 
     /// Waits for a stream to end; never returns while none is open.
     pub(crate) async fn ended(&mut self) {
         match self.tasks.join_next().await {
-            Some(Ok(stream)) => drop(self.open.remove(&stream)),
+            Some(Ok((stream, intake))) => {
+                // The number may have been given to another stream since this one was closed.
+                if self.open.get(&stream).is_some_and(|open| Arc::ptr_eq(open, &intake)) {
+                    self.open.remove(&stream);
+                }
+            }
             Some(Err(error)) => tracing::error!(%error, "a stream broke"),
             None => std::future::pending().await,
         }
@@ -82,27 +90,25 @@ impl Streams {
         find: impl FnOnce(InstanceId) -> Option<Arc<dyn Backend>>,
     ) {
         let link = self.link.clone();
+        let intake = Arc::new(Intake::default());
         let job = match self.accept(stream, request, find) {
             Ok(job) => job,
             Err((fault, why)) => {
                 let end = StreamEnd::Fault(fault, why);
                 self.tasks.spawn(async move {
                     finish(&link, stream, end).await;
-                    stream
+                    (stream, intake)
                 });
                 return;
             }
         };
-        let (sender, mailbox) = mpsc::channel(MAILBOX_MAX);
-        self.open.insert(stream, sender);
+        self.open.insert(stream, intake.clone());
         self.tasks.spawn(async move {
-            // The opener grants the first bytes as well.
-            let credit = Semaphore::new(0);
-            let out = Out { stream, link: &link, credit: &credit };
-            if let Some(end) = serve(job, &out, mailbox).await {
+            let out = Out { stream, link: &link, intake: &intake };
+            if let Some(end) = serve(job, &out).await {
                 finish(&link, stream, end).await;
             }
-            stream
+            (stream, intake)
         });
     }
 
@@ -142,8 +148,7 @@ struct Job {
 struct Out<'a> {
     stream: StreamId,
     link: &'a Sender,
-    /// Bytes that may be sent. Closed when nobody listens any more.
-    credit: &'a Semaphore,
+    intake: &'a Intake,
 }
 
 impl Out<'_> {
@@ -151,13 +156,21 @@ impl Out<'_> {
     async fn send(&self, output: Output, bytes: &[u8]) -> Result<(), Error> {
         for piece in bytes.chunks(CHUNK_BYTES_MAX) {
             let count = u32::try_from(piece.len()).unwrap_or(u32::MAX);
-            let granted = self.credit.acquire_many(count).await;
+            let granted = self.intake.output.acquire_many(count).await;
             granted.map_err(|error| broken("nobody listens", error))?.forget();
             let bytes = piece.to_vec();
             let message = Up::StreamData { stream: self.stream, output, bytes };
             self.link.send(&message).await.map_err(|error| broken("no link", error))?;
         }
         Ok(())
+    }
+
+    /// Tells that the program takes so much input more.
+    async fn grant(&self, bytes: u32) {
+        let message = Up::StreamCredit { stream: self.stream, bytes };
+        if let Err(error) = self.link.send(&message).await {
+            tracing::debug!(%error, stream = self.stream.0, "a grant of input was not sent");
+        }
     }
 }
 
@@ -172,17 +185,20 @@ async fn finish(link: &Sender, stream: StreamId, end: StreamEnd) {
 }
 
 /// Runs a stream to its end; `None` if nobody listens any more.
-async fn serve(job: Job, out: &Out<'_>, mut mailbox: mpsc::Receiver<Down>) -> Option<StreamEnd> {
+async fn serve(job: Job, out: &Out<'_>) -> Option<StreamEnd> {
     let result = match job.request {
         StreamRequest::Logs { tail_lines, follow, .. } => tokio::select! {
             result = logs(&job, out, tail_lines, follow) => result,
-            () = listen(&mut mailbox, out, None) => return None,
+            end = out.intake.over() => return end,
         },
         StreamRequest::Exec { ref argv, terminal, .. } => {
             match open_exec(&job, argv.clone(), terminal).await {
                 Ok(ExecSession { mut input, output }) => tokio::select! {
                     result = exec(output, out) => result,
-                    () = listen(&mut mailbox, out, Some(&mut *input)) => return None,
+                    () = feed(out.intake, &mut *input, move |bytes| out.grant(bytes)) => {
+                        Ok(StreamEnd::Done)
+                    }
+                    end = out.intake.over() => return end,
                 },
                 Err(error) => Err(error),
             }
@@ -200,35 +216,6 @@ async fn serve(job: Job, out: &Out<'_>, mut mailbox: mpsc::Receiver<Down>) -> Op
         };
         StreamEnd::Fault(fault, error.chain())
     }))
-}
-
-/// Takes grants and input until nobody speaks any more.
-async fn listen(
-    mailbox: &mut mpsc::Receiver<Down>,
-    out: &Out<'_>,
-    mut input: Option<&mut dyn ExecInput>,
-) {
-    while let Some(message) = mailbox.recv().await {
-        let written = match (message, &mut input) {
-            (Down::StreamCredit { bytes, .. }, _) => {
-                // What was granted beyond the window is the parent's mistake, and harmless
-                // up to the semaphore's own limit.
-                let room = (CREDIT_BYTES as usize).saturating_sub(out.credit.available_permits());
-                out.credit.add_permits(room.min(bytes as usize));
-                Ok(())
-            }
-            (Down::StreamData { bytes, .. }, Some(input)) => input.write(&bytes).await,
-            (Down::StreamResize { rows, columns, .. }, Some(input)) => {
-                input.resize(rows, columns).await
-            }
-            _ => Ok(()),
-        };
-        if let Err(error) = written {
-            // The program no longer reads; what it still writes is wanted all the same.
-            tracing::debug!(error = error.chain(), "input of an exec was lost");
-            input = None;
-        }
-    }
 }
 
 async fn logs(

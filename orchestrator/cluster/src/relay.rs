@@ -4,6 +4,8 @@
 //!  parent's number ◄──► stream ◄──► node and a number of our own
 //!        credit ─────────────────────────► credit
 //!        output ◄── pieces, at most what was granted ◄── output
+//!        credit ◄───────────────────────── credit
+//!         input ── pieces, at most what was granted ──► input
 //! ```
 //!
 //! Pure: the shell hands in messages, sends what [`Relay::take_orders`] gives to nodes, and
@@ -11,12 +13,13 @@
 //!
 //! Invariants:
 //! - no more than [`CREDIT_BYTES`] are held for a stream, and [`STREAMS_MAX`] streams are open;
+//! - input is never held: what was granted goes on at once, and what was not ends the stream;
 //! - a stream ends on both sides when either goes, and is told so once.
 
 use marram_protocol::id::ChildId;
 use marram_protocol::v1::{
     CHUNK_BYTES_MAX, CREDIT_BYTES, Down, Output, STREAMS_MAX, StreamEnd, StreamFault, StreamId,
-    StreamRequest, Up,
+    StreamRequest, Up, input_cost,
 };
 use std::collections::{BTreeMap, VecDeque};
 
@@ -45,8 +48,12 @@ pub(crate) struct Relay {
 struct Stream {
     /// `None` for this cluster's own.
     child: Option<(ChildId, StreamId)>,
-    /// Granted and not used.
+    /// Output that was granted and not used.
     credit: u32,
+    /// Input that the node granted: what the parent has not used, and what it has not been
+    /// told of.
+    input: u32,
+    input_untold: u32,
     pieces: VecDeque<(Output, Vec<u8>)>,
     bytes: usize,
     end: Option<StreamEnd>,
@@ -57,6 +64,9 @@ struct Stream {
 impl Stream {
     /// Whether something may go to the parent now.
     fn has_output(&self) -> bool {
+        if self.input_untold > 0 {
+            return true;
+        }
         match self.pieces.is_empty() {
             true => self.end.is_some(),
             // A node's output was paid for when it came, our own is when it goes.
@@ -103,6 +113,8 @@ impl Relay {
         let mut stream = Stream {
             child: None,
             credit: 0,
+            input: 0,
+            input_untold: 0,
             pieces: VecDeque::new(),
             bytes: 0,
             end: None,
@@ -132,9 +144,7 @@ impl Relay {
     /// The parent says something about a stream. What comes for one that is over is dropped.
     pub(crate) fn parent_says(&mut self, message: Down) {
         match message {
-            Down::StreamData { stream, bytes } => {
-                self.order(stream, |stream| Down::StreamData { stream, bytes })
-            }
+            Down::StreamData { stream, bytes } => self.input(stream, bytes),
             Down::StreamResize { stream, rows, columns } => {
                 self.order(stream, |stream| Down::StreamResize { stream, rows, columns })
             }
@@ -161,7 +171,7 @@ impl Relay {
         let Some(stream) = self.streams.get_mut(&id) else { return };
         if length(&bytes) > stream.credit || bytes.len() > CHUNK_BYTES_MAX {
             let why = "the node sent more output than was granted".to_owned();
-            self.break_off(child, ours, why);
+            self.break_off(child, ours, StreamFault::Failed, why);
             return;
         }
         stream.credit -= length(&bytes);
@@ -171,11 +181,22 @@ impl Relay {
         self.queue(id);
     }
 
+    /// A node takes more input.
+    pub(crate) fn child_credit(&mut self, child: ChildId, ours: StreamId, bytes: u32) {
+        let Some(&id) = self.by_child.get(&(child, ours)) else { return };
+        let Some(stream) = self.streams.get_mut(&id) else { return };
+        // No more is on its way than this, whatever the node says.
+        let room = CREDIT_BYTES.saturating_sub(stream.input.saturating_add(stream.input_untold));
+        stream.input_untold += bytes.min(room);
+        self.queue(id);
+    }
+
     /// A node ends a stream.
     pub(crate) fn child_end(&mut self, child: ChildId, ours: StreamId, end: StreamEnd) {
         let Some(id) = self.by_child.remove(&(child, ours)) else { return };
         if let Some(stream) = self.streams.get_mut(&id) {
             stream.end = Some(end);
+            stream.input_untold = 0;
         }
         self.queue(id);
     }
@@ -191,10 +212,16 @@ impl Relay {
     }
 
     /// A stream cannot go on; the node is told to stop.
-    pub(crate) fn break_off(&mut self, child: ChildId, ours: StreamId, why: String) {
+    pub(crate) fn break_off(
+        &mut self,
+        child: ChildId,
+        ours: StreamId,
+        fault: StreamFault,
+        why: String,
+    ) {
         if self.by_child.contains_key(&(child, ours)) {
             self.orders.push((child, Down::StreamClose { stream: ours }));
-            self.child_end(child, ours, StreamEnd::Fault(StreamFault::Failed, why));
+            self.child_end(child, ours, StreamEnd::Fault(fault, why));
         }
     }
 
@@ -216,6 +243,12 @@ impl Relay {
         while let Some(id) = self.ready.pop_front() {
             let Some(stream) = self.streams.get_mut(&id) else { continue };
             stream.ready = false;
+            let bytes = std::mem::take(&mut stream.input_untold);
+            if bytes > 0 {
+                stream.input += bytes;
+                self.queue(id);
+                return Some(Up::StreamCredit { stream: id, bytes });
+            }
             if let Some((output, bytes)) = stream.take() {
                 self.queue(id);
                 return Some(Up::StreamData { stream: id, output, bytes });
@@ -238,6 +271,18 @@ impl Relay {
         if let Some((child, ours)) = child {
             self.orders.push((child, message(ours)));
         }
+    }
+
+    fn input(&mut self, id: StreamId, bytes: Vec<u8>) {
+        let Some(stream) = self.streams.get_mut(&id).filter(|s| s.end.is_none()) else { return };
+        let Some((child, ours)) = stream.child else { return };
+        let cost = input_cost(bytes.len());
+        if cost > stream.input || bytes.len() > CHUNK_BYTES_MAX {
+            let why = format!("{cost} bytes of input came, {} were granted", stream.input);
+            return self.break_off(child, ours, StreamFault::TooMany, why);
+        }
+        stream.input -= cost;
+        self.orders.push((child, Down::StreamData { stream: ours, bytes }));
     }
 
     fn grant(&mut self, id: StreamId, bytes: u32) {

@@ -239,6 +239,7 @@ impl<B: Bus> Shell<B> {
                 self.relay.child_output(child, stream, output, bytes);
             }
             Up::StreamEnd { stream, end } => self.relay.child_end(child, stream, end),
+            Up::StreamCredit { stream, bytes } => self.relay.child_credit(child, stream, bytes),
             message @ Up::Presence { online, .. } => {
                 self.tier.handle(self.clock.now(), Input::Child(child, message));
                 match (online, self.is_connected(child)) {
@@ -393,7 +394,7 @@ impl<B: Bus> Shell<B> {
             // Input with a hole in it would be worse than none.
             Some(stream) => {
                 let why = "input came faster than the node took it".to_owned();
-                self.relay.break_off(node, stream, why);
+                self.relay.break_off(node, stream, StreamFault::TooMany, why);
             }
             // When it speaks again it is asked to say hello, and is told everything.
             None => self.gone(node),
@@ -420,7 +421,9 @@ fn carries(leaf: Leaf, message: &Up) -> bool {
     match message {
         Up::Presence { .. } => leaf == Leaf::Presence,
         Up::Telemetry(_) => leaf == Leaf::Telemetry,
-        Up::StreamData { .. } | Up::StreamEnd { .. } => leaf == Leaf::StreamOut,
+        Up::StreamData { .. } | Up::StreamEnd { .. } | Up::StreamCredit { .. } => {
+            leaf == Leaf::StreamOut
+        }
         Up::Hello(_) | Up::Observed { .. } | Up::Resync(_) | Up::Fetch { .. } | Up::Summary(_) => {
             leaf == Leaf::Report
         }

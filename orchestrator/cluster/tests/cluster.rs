@@ -157,6 +157,9 @@ async fn streams_pass(mut scene: Scene) {
     assert_eq!(stream_message(&mut scene.up).await, data(theirs, &[1; 12_000]));
     scene.up.sender.send(&credit(theirs, 12_000)).await.unwrap();
     assert_eq!(scene.node.stream().await, credit(ours, 12_000));
+    let granted = |stream| Up::StreamCredit { stream, bytes: 300 };
+    scene.node.say(granted(ours)).await;
+    assert_eq!(stream_message(&mut scene.up).await, granted(theirs));
     let input = |stream| Down::StreamData { stream, bytes: b"ls\n".to_vec() };
     scene.up.sender.send(&input(theirs)).await.unwrap();
     assert_eq!(scene.node.stream().await, input(ours));
@@ -164,7 +167,16 @@ async fn streams_pass(mut scene: Scene) {
     scene.node.say(Up::StreamEnd { stream: ours, end: end.clone() }).await;
     assert_eq!(stream_message(&mut scene.up).await, Up::StreamEnd { stream: theirs, end });
 
-    // The same number again, closed by the parent; then one that the node's death ends.
+    // One that is sent more than its node has granted; the same number again, closed by the
+    // parent; then one that the node's death ends.
+    let ours = open(&mut scene, theirs).await;
+    scene.up.sender.send(&input(theirs)).await.unwrap();
+    assert_eq!(scene.node.stream().await, Down::StreamClose { stream: ours });
+    let Up::StreamEnd { stream, end } = stream_message(&mut scene.up).await else {
+        panic!("no end");
+    };
+    assert_eq!(stream, theirs);
+    assert!(matches!(end, StreamEnd::Fault(StreamFault::TooMany, _)), "{end:?}");
     let ours = open(&mut scene, theirs).await;
     scene.up.sender.send(&Down::StreamClose { stream: theirs }).await.unwrap();
     assert_eq!(scene.node.stream().await, Down::StreamClose { stream: ours });

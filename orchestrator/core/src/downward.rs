@@ -36,7 +36,10 @@ impl Tier {
             Up::Summary(summary) => self.summary(id, summary),
             Up::Telemetry(telemetry) => self.telemetry(id, telemetry, now),
             // Presence is told by the hello that follows; streams are the shell's.
-            Up::Presence { online: true, .. } | Up::StreamData { .. } | Up::StreamEnd { .. } => {}
+            Up::Presence { online: true, .. }
+            | Up::StreamData { .. }
+            | Up::StreamEnd { .. }
+            | Up::StreamCredit { .. } => {}
         }
     }
 

@@ -16,6 +16,9 @@ pub enum Refusal {
         /// What was asked for.
         id: String,
     },
+    /// Something that the request needs is not where it was looked for.
+    #[error("not found: {0}")]
+    Absent(String),
     /// The path exists, the method does not.
     #[error("{0}")]
     Method(String),
@@ -83,7 +86,7 @@ impl Refusal {
             Self::BadRequest(_) => 400,
             Self::Credentials | Self::Unauthorized(_) => 401,
             Self::Forbidden(_) => 403,
-            Self::NotFound { .. } => 404,
+            Self::NotFound { .. } | Self::Absent(_) => 404,
             Self::Method(_) => 405,
             Self::Slow(_) => 408,
             Self::Conflict(_) => 409,

@@ -19,8 +19,8 @@ mod summary;
 pub use spec::{Mount, Placement, RestartPolicy, ServiceSpec, Workload};
 pub use status::{DETAIL_BYTES_MAX, ExitCause, InstanceStatus, NodeRef};
 pub use stream::{
-    CHUNK_BYTES_MAX, CREDIT_BYTES, Output, STREAMS_MAX, StreamEnd, StreamFault, StreamId,
-    StreamRequest,
+    CHUNK_BYTES_MAX, CREDIT_BYTES, INPUT_COST_MIN, Output, STREAMS_MAX, StreamEnd, StreamFault,
+    StreamId, StreamRequest, input_cost,
 };
 pub use summary::{Pressure, Resources, SUMMARY_LIST_MAX, Summary, Telemetry, WorkloadUsage};
 
@@ -143,6 +143,13 @@ pub enum Up {
         /// How.
         end: StreamEnd,
     },
+    /// The program takes so much input more.
+    StreamCredit {
+        /// Which stream.
+        stream: StreamId,
+        /// Added to what may be sent, counted as [`input_cost`] does.
+        bytes: u32,
+    },
 }
 
 /// An entry of a manifest.
@@ -207,7 +214,7 @@ pub enum Down {
     StreamData {
         /// Which stream.
         stream: StreamId,
-        /// At most [`CHUNK_BYTES_MAX`].
+        /// At most [`CHUNK_BYTES_MAX`], and no more than was granted.
         bytes: Vec<u8>,
     },
     /// The receiver takes so many bytes more.

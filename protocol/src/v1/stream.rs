@@ -1,10 +1,10 @@
 //! Logs and exec: streams inside the connection that the child opened.
 //!
-//! Flow control is by credit: the child sends no more output than the parent has granted,
-//! so that a slow client far away fills no memory on the way. A stream begins with none; who
-//! opens it grants up to [`CREDIT_BYTES`] right behind, and more as output is taken.
-//! Input has no credit: a child keeps [`CREDIT_BYTES`] that its workload has not read, and
-//! ends a stream whose client sends more with [`StreamFault::TooMany`].
+//! Flow control is by credit, both ways: nobody sends more than the other side has granted,
+//! so that a slow client far away, or a program that does not read, fills no memory on the
+//! way. A stream begins with none. Who opens it grants up to [`CREDIT_BYTES`] of output right
+//! behind, and more as output is taken; a child grants as much input once a program waits for
+//! it, and more as the program takes it. Who sends more is broken off.
 
 use crate::id::InstanceId;
 use crate::v1::ExitCause;
@@ -13,8 +13,20 @@ use serde::{Deserialize, Serialize};
 /// Longest piece of a stream, so that state changes never wait long behind a log.
 pub const CHUNK_BYTES_MAX: usize = 16 * 1024;
 
-/// Output on its way at most, for one stream.
+/// On its way at most, for one stream and direction.
 pub const CREDIT_BYTES: u32 = 64 * 1024;
+
+/// What the shortest piece of input costs: a client that sends single letters must not fill
+/// queues on the way, which count messages too.
+pub const INPUT_COST_MIN: u32 = 256;
+
+/// What a piece of input takes from the credit. Closing the input is free.
+pub fn input_cost(bytes: usize) -> u32 {
+    match bytes {
+        0 => 0,
+        _ => u32::try_from(bytes).unwrap_or(u32::MAX).max(INPUT_COST_MIN),
+    }
+}
 
 /// Streams open at once on one child: an operator's hands, not a log collector's.
 pub const STREAMS_MAX: usize = 32;
@@ -61,13 +73,13 @@ pub enum Output {
 /// Why a stream could not be had or broke.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum StreamFault {
-    /// No such instance here.
+    /// Something is not here: the instance, its log, the program to start.
     NotFound,
     /// The backend has no such ability.
     Unsupported,
     /// Nobody who knows can be reached.
     Unreachable,
-    /// Too many streams at once, or too much input that is not read.
+    /// Too many streams at once, or more input than was granted.
     TooMany,
     /// The backend failed.
     Failed,

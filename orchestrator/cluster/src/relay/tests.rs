@@ -45,6 +45,8 @@ fn numbers_are_translated_both_ways() {
     let (mut relay, ours) = opened();
     let theirs = StreamId(5);
     relay.parent_says(credit(theirs, 100));
+    relay.child_credit(NODE, ours, 1000);
+    assert_eq!(outputs(&mut relay), [Up::StreamCredit { stream: theirs, bytes: 1000 }]);
     relay.parent_says(Down::StreamData { stream: theirs, bytes: b"in".to_vec() });
     relay.parent_says(Down::StreamResize { stream: theirs, rows: 1, columns: 2 });
     assert_eq!(
@@ -82,6 +84,61 @@ fn a_node_that_sends_more_than_was_granted_is_cut_off() {
         outputs(&mut relay).iter().map(fault).collect::<Vec<_>>(),
         [Some(StreamFault::Failed)]
     );
+}
+
+fn input(relay: &mut Relay, bytes: usize) -> Vec<(ChildId, Down)> {
+    relay.parent_says(Down::StreamData { stream: StreamId(5), bytes: vec![0; bytes] });
+    relay.take_orders()
+}
+
+#[test]
+fn input_goes_on_as_far_as_the_node_has_granted() {
+    let (mut relay, ours) = opened();
+    // The parent is told once of what came in parts, and may use it from then on.
+    relay.child_credit(NODE, ours, 1000);
+    relay.child_credit(NODE, ours, 24);
+    assert_eq!(outputs(&mut relay), [Up::StreamCredit { stream: StreamId(5), bytes: 1024 }]);
+    for bytes in [1, 512, 0, 256, 0] {
+        let order = Down::StreamData { stream: ours, bytes: vec![0; bytes] };
+        assert_eq!(input(&mut relay, bytes), [(NODE, order)], "{bytes}");
+    }
+    assert_eq!(input(&mut relay, 1), [(NODE, Down::StreamClose { stream: ours })]);
+    let [Up::StreamEnd { end: StreamEnd::Fault(StreamFault::TooMany, why), .. }] =
+        &outputs(&mut relay)[..]
+    else {
+        panic!("the parent is told why");
+    };
+    assert_eq!(why, "256 bytes of input came, 0 were granted");
+    assert!(input(&mut relay, 1).is_empty() && relay.streams.is_empty());
+    // A piece that is too long ends it too, whatever was granted.
+    let (mut relay, ours) = opened();
+    relay.child_credit(NODE, ours, CREDIT_BYTES);
+    outputs(&mut relay);
+    let orders = input(&mut relay, CHUNK_BYTES_MAX + 1);
+    assert_eq!(orders, [(NODE, Down::StreamClose { stream: ours })]);
+}
+
+#[test]
+fn a_node_that_grants_too_much_is_held_to_the_limit() {
+    let (mut relay, ours) = opened();
+    relay.child_credit(NODE, ours, u32::MAX);
+    relay.child_credit(NODE, ours, u32::MAX);
+    let all = Up::StreamCredit { stream: StreamId(5), bytes: CREDIT_BYTES };
+    assert_eq!(outputs(&mut relay), [all]);
+    relay.child_credit(NODE, ours, 1);
+    assert!(outputs(&mut relay).is_empty());
+    input(&mut relay, 300);
+    relay.child_credit(NODE, ours, u32::MAX);
+    let again = Up::StreamCredit { stream: StreamId(5), bytes: 300 };
+    assert_eq!(outputs(&mut relay), [again]);
+    // Of what has ended nothing more is granted.
+    input(&mut relay, 300);
+    relay.child_credit(NODE, ours, 300);
+    relay.child_end(NODE, ours, StreamEnd::Done);
+    assert_eq!(outputs(&mut relay), [Up::StreamEnd { stream: StreamId(5), end: StreamEnd::Done }]);
+    relay.child_credit(NODE, ours, 300);
+    relay.child_credit(NODE, StreamId(77), 300);
+    assert!(outputs(&mut relay).is_empty());
 }
 
 #[test]
@@ -199,6 +256,8 @@ enum Event {
     Grant(u32, u32),
     Close(u32),
     Output(u32, usize),
+    NodeGrant(u32, u32),
+    Input(u32, usize),
     End(u32),
     ChildGone,
     ParentGone,
@@ -212,6 +271,9 @@ fn event() -> impl Strategy<Value = Event> {
             .prop_map(|(id, bytes)| Event::Grant(id, bytes)),
         1 => (0..4u32).prop_map(Event::Close),
         6 => (0..12u32, 0..20_000usize).prop_map(|(id, bytes)| Event::Output(id, bytes)),
+        3 => (0..12u32, prop_oneof![0..70_000u32, any::<u32>()])
+            .prop_map(|(id, bytes)| Event::NodeGrant(id, bytes)),
+        4 => (0..4u32, 0..17_000usize).prop_map(|(id, bytes)| Event::Input(id, bytes)),
         1 => (0..12u32).prop_map(Event::End),
         1 => Just(Event::ChildGone),
         1 => Just(Event::ParentGone),
@@ -245,6 +307,11 @@ proptest! {
                 Event::Output(id, bytes) => {
                     relay.child_output(NODE, StreamId(id), Output::Stdout, vec![0; bytes]);
                 }
+                Event::NodeGrant(id, bytes) => relay.child_credit(NODE, StreamId(id), bytes),
+                Event::Input(id, bytes) => {
+                    let stream = StreamId(id);
+                    relay.parent_says(Down::StreamData { stream, bytes: vec![0; bytes] });
+                }
                 Event::End(id) => relay.child_end(NODE, StreamId(id), StreamEnd::Done),
                 Event::ChildGone => relay.child_gone(NODE),
                 Event::ParentGone => {
@@ -265,6 +332,7 @@ proptest! {
                 let held: usize = stream.pieces.iter().map(|(_, piece)| piece.len()).sum();
                 prop_assert_eq!(held, stream.bytes);
                 prop_assert_eq!(stream.ready, stream.has_output());
+                prop_assert!(stream.input + stream.input_untold <= CREDIT_BYTES);
             }
             prop_assert!(relay.ready.len() <= relay.streams.len() + 200);
             prop_assert!(relay.by_child.len() <= relay.streams.len());

@@ -176,7 +176,7 @@ pub(crate) async fn observed(child: &mut ChildConnection, state: InstanceState) 
 pub(crate) async fn stream_message(child: &mut ChildConnection) -> Up {
     loop {
         let message = heard(child, "output of a stream").await;
-        if matches!(message, Up::StreamData { .. } | Up::StreamEnd { .. }) {
+        if let Up::StreamData { .. } | Up::StreamEnd { .. } | Up::StreamCredit { .. } = message {
             return message;
         }
     }
@@ -272,7 +272,9 @@ impl Node {
         let leaf = match &message {
             Up::Presence { .. } => Leaf::Presence,
             Up::Telemetry(_) => Leaf::Telemetry,
-            Up::StreamData { .. } | Up::StreamEnd { .. } => Leaf::StreamOut,
+            Up::StreamData { .. } | Up::StreamEnd { .. } | Up::StreamCredit { .. } => {
+                Leaf::StreamOut
+            }
             _ => Leaf::Report,
         };
         self.publish(Topic { node: self.id, leaf }, message.encode().unwrap()).await;

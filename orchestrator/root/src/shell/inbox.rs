@@ -1,9 +1,11 @@
-//! Output of one stream that its client has not taken yet.
+//! Output of one stream that its client has not taken yet, and how much input may be sent.
 //!
 //! Why not a channel: what is bounded is bytes, and a program that writes single letters
 //! must not cost an entry each.
 
-use marram_protocol::v1::{CHUNK_BYTES_MAX, CREDIT_BYTES, Output, StreamEnd, StreamFault};
+use marram_protocol::v1::{
+    CHUNK_BYTES_MAX, CREDIT_BYTES, INPUT_COST_MIN, Output, StreamEnd, StreamFault,
+};
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
@@ -25,6 +27,7 @@ pub enum Piece {
 pub(super) struct Inbox {
     state: Mutex<State>,
     arrived: Notify,
+    granted: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -32,6 +35,8 @@ struct State {
     pieces: VecDeque<(Output, Vec<u8>)>,
     bytes: usize,
     end: Option<StreamEnd>,
+    /// Input that was granted and not sent.
+    input: u32,
 }
 
 impl Inbox {
@@ -63,6 +68,33 @@ impl Inbox {
     pub(super) fn end(&self, end: StreamEnd) {
         self.lock().end.get_or_insert(end);
         self.arrived.notify_one();
+    }
+
+    /// The program takes so much input more.
+    pub(super) fn grant(&self, bytes: u32) {
+        let mut state = self.lock();
+        // No more is on its way than this, whatever the child says.
+        state.input = state.input.saturating_add(bytes).min(CREDIT_BYTES);
+        drop(state);
+        self.granted.notify_one();
+    }
+
+    /// How much input may be sent, once a piece may be; for one sender. Cancel-safe.
+    pub(super) async fn granted(&self) -> u32 {
+        loop {
+            let granted = self.granted.notified();
+            let input = self.lock().input;
+            if input >= INPUT_COST_MIN {
+                return input;
+            }
+            granted.await;
+        }
+    }
+
+    /// Input is sent that costs so much.
+    pub(super) fn spend(&self, cost: u32) {
+        let mut state = self.lock();
+        state.input = state.input.saturating_sub(cost);
     }
 
     /// The next piece. Cancel-safe. After the end it gives the end again.
@@ -121,6 +153,25 @@ mod tests {
                 Piece::End(StreamEnd::Done),
             ]
         );
+    }
+
+    #[test]
+    fn input_waits_until_a_piece_may_be_sent() {
+        use std::task::{Context, Poll, Waker};
+        let inbox = Inbox::default();
+        let granted = || {
+            let granted = std::pin::pin!(inbox.granted());
+            granted.poll(&mut Context::from_waker(Waker::noop()))
+        };
+        assert_eq!(granted(), Poll::Pending);
+        inbox.grant(INPUT_COST_MIN - 1);
+        assert_eq!(granted(), Poll::Pending);
+        inbox.grant(1);
+        assert_eq!(granted(), Poll::Ready(INPUT_COST_MIN));
+        inbox.grant(u32::MAX);
+        assert_eq!(granted(), Poll::Ready(CREDIT_BYTES));
+        inbox.spend(CREDIT_BYTES - 1);
+        assert_eq!(granted(), Poll::Pending);
     }
 
     #[test]

@@ -8,7 +8,8 @@ use super::inbox::{Inbox, Piece};
 use crate::refusal::Refusal;
 use marram_protocol::id::ChildId;
 use marram_protocol::v1::{
-    CREDIT_BYTES, Down, Output, STREAMS_MAX, StreamEnd, StreamFault, StreamId, StreamRequest, Up,
+    CHUNK_BYTES_MAX, CREDIT_BYTES, Down, Output, STREAMS_MAX, StreamEnd, StreamFault, StreamId,
+    StreamRequest, Up, input_cost,
 };
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -52,9 +53,13 @@ impl Link {
     pub async fn open(self: &Arc<Self>, request: StreamRequest) -> Result<Stream, Refusal> {
         let (id, inbox) = self.register()?;
         let stream = Stream { id, link: self.clone(), inbox, owed: 0, ended: false };
-        stream.send(Down::StreamOpen { stream: id, request }).await?;
-        stream.send(Down::StreamCredit { stream: id, bytes: CREDIT_BYTES }).await?;
+        self.send(Down::StreamOpen { stream: id, request }).await?;
+        self.send(Down::StreamCredit { stream: id, bytes: CREDIT_BYTES }).await?;
         Ok(stream)
+    }
+
+    async fn send(&self, message: Down) -> Result<(), Refusal> {
+        self.clients.send(message).await.map_err(|_| self.gone())
     }
 
     fn register(&self) -> Result<(StreamId, Arc<Inbox>), Refusal> {
@@ -88,6 +93,11 @@ impl Link {
             Up::StreamEnd { stream, end } => {
                 let inbox = self.lock().open.remove(&stream);
                 inbox.inspect(|inbox| inbox.end(end));
+                None
+            }
+            Up::StreamCredit { stream, bytes } => {
+                let inbox = self.lock().open.get(&stream).cloned();
+                inbox.inspect(|inbox| inbox.grant(bytes));
                 None
             }
             other => Some(other),
@@ -147,14 +157,9 @@ impl Stream {
         piece
     }
 
-    /// Input; empty closes it. Waits while the connection is busy.
-    pub async fn input(&self, bytes: Vec<u8>) -> Result<(), Refusal> {
-        self.send(Down::StreamData { stream: self.id, bytes }).await
-    }
-
-    /// The client's terminal has another size.
-    pub async fn resize(&self, rows: u16, columns: u16) -> Result<(), Refusal> {
-        self.send(Down::StreamResize { stream: self.id, rows, columns }).await
+    /// The way in; one at a time.
+    pub fn input(&self) -> Inlet {
+        Inlet { id: self.id, link: self.link.clone(), inbox: self.inbox.clone() }
     }
 
     async fn grant(&mut self) {
@@ -165,10 +170,6 @@ impl Stream {
         }
         // Without a connection the inbox has its end already.
         self.owed = 0;
-    }
-
-    async fn send(&self, message: Down) -> Result<(), Refusal> {
-        self.link.clients.send(message).await.map_err(|_| self.link.gone())
     }
 }
 
@@ -186,6 +187,50 @@ impl Drop for Stream {
                 drop(clients.send(close).await);
             });
         }
+    }
+}
+
+/// The way in of a stream, apart from it so that both ways can be waited for at once.
+#[derive(Debug)]
+pub struct Inlet {
+    id: StreamId,
+    link: Arc<Link>,
+    inbox: Arc<Inbox>,
+}
+
+impl Inlet {
+    /// Sends the beginning of `bytes` as soon as the program takes it and the connection has
+    /// room, and says how much that was. For ever while neither; cancel-safe.
+    ///
+    /// # Errors
+    /// The connection is gone.
+    pub async fn send(&self, bytes: &[u8]) -> Result<usize, Refusal> {
+        let granted = self.inbox.granted().await;
+        // A place in the queue last: what waits for a program holds no place of others.
+        let place = self.link.clients.reserve().await.map_err(|_| self.link.gone())?;
+        let count = bytes.len().min(CHUNK_BYTES_MAX).min(granted as usize);
+        if count > 0 {
+            self.inbox.spend(input_cost(count));
+            let bytes = bytes[..count].to_vec();
+            place.send(Down::StreamData { stream: self.id, bytes });
+        }
+        Ok(count)
+    }
+
+    /// There is no more.
+    ///
+    /// # Errors
+    /// The connection is gone.
+    pub async fn close(&self) -> Result<(), Refusal> {
+        self.link.send(Down::StreamData { stream: self.id, bytes: Vec::new() }).await
+    }
+
+    /// The client's terminal has another size.
+    ///
+    /// # Errors
+    /// The connection is gone.
+    pub async fn resize(&self, rows: u16, columns: u16) -> Result<(), Refusal> {
+        self.link.send(Down::StreamResize { stream: self.id, rows, columns }).await
     }
 }
 
@@ -229,7 +274,7 @@ pub async fn last_bytes(mut stream: Stream, keep: usize, until: tokio::time::Ins
 /// A stream's fault as a client hears it.
 pub fn refusal(fault: StreamFault, why: &str) -> Refusal {
     match fault {
-        StreamFault::NotFound => Refusal::NotFound { what: "running instance", id: why.into() },
+        StreamFault::NotFound => Refusal::Absent(why.to_owned()),
         StreamFault::Unsupported => Refusal::NotImplemented(why.to_owned()),
         StreamFault::Unreachable | StreamFault::TooMany => Refusal::Busy(why.to_owned()),
         StreamFault::Failed => Refusal::Internal(why.to_owned()),
@@ -263,8 +308,19 @@ mod tests {
             }
             assert_eq!(link.deliver(data(1)), None);
             assert!(matches!(stream.next().await, Piece::Data(..)));
-            stream.input(b"x".to_vec()).await.unwrap();
+            let input = stream.input();
+            assert_eq!(link.deliver(Up::StreamCredit { stream: id, bytes: 20_000 }), None);
+            let long = [b'x'; 30_000];
+            assert_eq!(input.send(&long).await.unwrap(), CHUNK_BYTES_MAX);
+            let rest = 20_000 - CHUNK_BYTES_MAX;
+            assert_eq!(input.send(&long).await.unwrap(), rest);
+            let now = std::time::Duration::ZERO;
+            let more = tokio::time::timeout(now, input.send(&long)).await;
+            assert!(more.is_err(), "no more was granted");
+            input.close().await.unwrap();
             drop(stream);
+            let over = Up::StreamCredit { stream: id, bytes: 1 };
+            assert_eq!(link.deliver(over), None, "a grant for a closed stream is dropped");
             let mut sent = Vec::new();
             while let Ok(message) = queue.try_recv() {
                 sent.push(message);
@@ -275,7 +331,9 @@ mod tests {
                     Down::StreamOpen { stream: id, request: StreamRequest::Children },
                     Down::StreamCredit { stream: id, bytes: CREDIT_BYTES },
                     Down::StreamCredit { stream: id, bytes: 20_000 },
-                    Down::StreamData { stream: id, bytes: b"x".to_vec() },
+                    Down::StreamData { stream: id, bytes: vec![b'x'; CHUNK_BYTES_MAX] },
+                    Down::StreamData { stream: id, bytes: vec![b'x'; rest] },
+                    Down::StreamData { stream: id, bytes: vec![] },
                     Down::StreamClose { stream: id },
                 ]
             );

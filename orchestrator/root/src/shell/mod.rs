@@ -25,7 +25,7 @@ mod link;
 pub use child::serve_child;
 pub use command::{Applied, AppliedService, Handle, View};
 pub use inbox::Piece;
-pub use link::{Link, Stream, collect, last_bytes, refusal};
+pub use link::{Inlet, Link, Stream, collect, last_bytes, refusal};
 
 use crate::catalog::Catalog;
 use crate::clock::Clock;

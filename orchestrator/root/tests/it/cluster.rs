@@ -6,14 +6,17 @@ use marram_protocol::desired::{Desired, Step};
 use marram_protocol::id::{ChildId, InstanceId};
 use marram_protocol::state::InstanceState;
 use marram_protocol::v1::{
-    ChildKind, Down, ExitCause, Generation, Hello, InstanceStatus, NodeRef, Output, Resources,
-    Scope, StreamEnd, StreamFault, StreamId, StreamRequest, Summary, Up,
+    CREDIT_BYTES, ChildKind, Down, ExitCause, Generation, Hello, InstanceStatus, NodeRef, Output,
+    Resources, Scope, StreamEnd, StreamFault, StreamId, StreamRequest, Summary, Up,
 };
 use marram_tunnel::Dialer;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::thread::JoinHandle;
 use tokio::sync::mpsc;
+
+/// Input that the program `slow` takes by itself.
+pub(crate) const SLOW_BYTES: u32 = 300;
 
 /// A cluster of one node that runs everything.
 pub(crate) struct FakeCluster {
@@ -27,6 +30,8 @@ pub(crate) enum Order {
     Status(InstanceStatus),
     /// Output for followers of logs.
     Output(Vec<u8>),
+    /// The program `slow` takes more input; it is the first stream of the connection.
+    Grant(u32),
     /// The connection is gone.
     Leave,
 }
@@ -130,6 +135,9 @@ async fn run(tunnel: SocketAddr, number: u8, name: &str, mut orders: mpsc::Recei
                         cluster.output(stream, bytes.clone()).await;
                     }
                 }
+                Some(Order::Grant(bytes)) => {
+                    cluster.say(Up::StreamCredit { stream: StreamId(1), bytes }).await;
+                }
                 Some(Order::Leave) | None => return,
             },
         }
@@ -219,11 +227,13 @@ impl Cluster {
                 }
             }
             StreamRequest::Exec { argv, .. } if argv[0] == "missing" => {
-                let why = "no program \"missing\"".to_owned();
-                self.end(stream, StreamEnd::Fault(StreamFault::Failed, why)).await;
+                let why = "looking for the program: \"missing\" is nowhere".to_owned();
+                self.end(stream, StreamEnd::Fault(StreamFault::NotFound, why)).await;
             }
             StreamRequest::Exec { argv, terminal, .. } => {
                 self.output(stream, format!("{argv:?} {terminal:?}").into_bytes()).await;
+                let bytes = if argv[0] == "slow" { SLOW_BYTES } else { CREDIT_BYTES };
+                self.say(Up::StreamCredit { stream, bytes }).await;
             }
         }
     }

@@ -1,6 +1,6 @@
 //! Logs and exec from a client through the root to a cluster and back.
 
-use crate::cluster::{FakeCluster, Order};
+use crate::cluster::{FakeCluster, Order, SLOW_BYTES};
 use crate::harness::{Client, PATIENCE, Reply, TestRoot, document};
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Write};
@@ -131,11 +131,49 @@ fn exec_carries_input_output_sizes_and_the_exit_code() {
 }
 
 #[test]
+fn input_goes_on_only_as_far_as_the_program_takes_it() {
+    let scene = scene();
+    let mut terminal = Terminal::open(&scene, &scene.root.admin, "arg=slow");
+    terminal.next();
+    // What comes back is what was passed on.
+    let long: Vec<u8> = (0..60_000_u32).map(|n| u8::try_from(n % 251).unwrap()).collect();
+    terminal.send(0, &long);
+    terminal.send(0, b"");
+    let mut back = Vec::new();
+    let mut until = |terminal: &mut Terminal, wanted: usize| {
+        while back.len() < wanted {
+            let (kind, bytes) = terminal.next();
+            assert_eq!(kind, 1, "{bytes:?} after {} bytes", back.len());
+            back.extend(bytes);
+        }
+        assert_eq!(back.len(), wanted);
+        back.clone()
+    };
+    let first = usize::try_from(SLOW_BYTES).unwrap();
+    until(&mut terminal, first);
+    // What goes the same way afterwards overtakes nothing, so nothing more was sent meanwhile.
+    let logs = format!("/api/v1/instances/{}/logs", scene.instance);
+    scene.root.admin.get(&logs).expect(200);
+    scene.cluster.order(Order::Grant(10_000));
+    until(&mut terminal, first + 10_000);
+    // Less than the shortest piece costs is saved up.
+    scene.cluster.order(Order::Grant(255));
+    scene.cluster.order(Order::Grant(1));
+    until(&mut terminal, first + 10_256);
+    for _ in 0..4 {
+        scene.cluster.order(Order::Grant(16_384));
+    }
+    assert_eq!(until(&mut terminal, long.len()), long);
+    assert_eq!(terminal.end(), json!({"code": 7}));
+}
+
+#[test]
 fn exec_that_fails_says_why() {
     let scene = scene();
     let admin = &scene.root.admin;
     let mut terminal = Terminal::open(&scene, admin, "arg=missing");
-    assert_eq!(terminal.end(), json!({"error": "failed: no program \"missing\""}));
+    let why = "not found: looking for the program: \"missing\" is nowhere";
+    assert_eq!(terminal.end(), json!({"error": why}));
     let mut terminal = Terminal::open(&scene, admin, "arg=cat");
     terminal.send(9, b"nonsense");
     assert!(terminal.end()["error"].as_str().unwrap().contains("must begin with"));

@@ -9,12 +9,16 @@
 //! | 2 | to the client | standard error |
 //! | 3 | to the client | the end, as JSON: `code`, `signal` or `error` |
 //! | 4 | to the root | size of the terminal, as JSON: `rows`, `columns` |
+//!
+//! Invariant: no more than one frame of the client is held. While the program does not take it
+//! the socket is not read, and TCP holds up the client; that it has gone shows then when a ping
+//! cannot be sent.
 
 use super::super::{Rest, stopped};
 use super::calls::parse;
 use super::problem::{Answer, Caller, Problem};
 use crate::refusal::Refusal;
-use crate::shell::{Piece, Stream};
+use crate::shell::{Inlet, Piece, Stream};
 use axum::body::Bytes;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
@@ -125,8 +129,11 @@ fn wish(query: Vec<(String, String)>) -> Result<Wish, Refusal> {
 
 /// Copies both ways; says how the program ended, or nothing if the client has gone.
 async fn copy(mut stream: Stream, socket: &mut WebSocket) -> Option<Value> {
+    let input = stream.input();
+    // Input of the client that the program has not taken.
+    let mut held = Bytes::new();
     loop {
-        // Both receive cancel-safely.
+        // All of them can be given up without loss.
         tokio::select! {
             piece = stream.next() => match piece {
                 Piece::Data(output, bytes) => {
@@ -139,11 +146,16 @@ async fn copy(mut stream: Stream, socket: &mut WebSocket) -> Option<Value> {
                 }
                 Piece::End(end) => return Some(ending(end)),
             },
-            message = tokio::time::timeout(HEARTBEAT, socket.recv()) => match message {
+            sent = input.send(&held), if !held.is_empty() => match sent {
+                Ok(count) => held = held.slice(count..),
+                Err(refusal) => return Some(json!({"error": refusal.detail()})),
+            },
+            message = tokio::time::timeout(HEARTBEAT, hear(socket, held.is_empty())) => match message {
                 Err(_) => socket.send(Message::Ping(Bytes::new())).await.ok()?,
                 Ok(Some(Ok(Message::Binary(frame)))) => {
-                    if let Err(refusal) = take(&stream, &frame).await {
-                        return Some(json!({"error": refusal.detail()}));
+                    match take(&input, frame).await {
+                        Ok(more) => held = more,
+                        Err(refusal) => return Some(json!({"error": refusal.detail()})),
                     }
                 }
                 Ok(Some(Ok(Message::Ping(_) | Message::Pong(_)))) => {}
@@ -156,26 +168,29 @@ async fn copy(mut stream: Stream, socket: &mut WebSocket) -> Option<Value> {
     }
 }
 
+/// What the client says next; nothing while it is not its turn.
+async fn hear(socket: &mut WebSocket, turn: bool) -> Option<Result<Message, axum::Error>> {
+    match turn {
+        true => socket.recv().await,
+        false => std::future::pending().await,
+    }
+}
+
 #[derive(Deserialize)]
 struct Size {
     rows: u16,
     columns: u16,
 }
 
-/// Takes a frame of the client.
-async fn take(stream: &Stream, frame: &[u8]) -> Result<(), Refusal> {
+/// Takes a frame of the client; gives back the input in it.
+async fn take(input: &Inlet, frame: Bytes) -> Result<Bytes, Refusal> {
     match frame.split_first() {
-        Some((&STDIN, [])) => stream.input(Vec::new()).await,
-        Some((&STDIN, input)) => {
-            for chunk in input.chunks(CHUNK_BYTES_MAX) {
-                stream.input(chunk.to_vec()).await?;
-            }
-            Ok(())
-        }
+        Some((&STDIN, [])) => input.close().await.map(|()| Bytes::new()),
+        Some((&STDIN, _)) => Ok(frame.slice(1..)),
         Some((&RESIZE, size)) => {
             let Size { rows, columns } = serde_json::from_slice(size)
                 .map_err(|error| Refusal::BadRequest(format!("no terminal's size: {error}")))?;
-            stream.resize(rows, columns).await
+            input.resize(rows, columns).await.map(|()| Bytes::new())
         }
         _ => Err(Refusal::BadRequest("a frame must begin with 0 (input) or 4 (size)".to_owned())),
     }
@@ -192,7 +207,7 @@ fn ending(end: StreamEnd) -> Value {
         StreamEnd::Done => json!({"error": "the stream ended without an exit code"}),
         StreamEnd::Fault(fault, why) => {
             let what = match fault {
-                StreamFault::NotFound => "no such running instance",
+                StreamFault::NotFound => "not found",
                 StreamFault::Unsupported => "not supported there",
                 StreamFault::Unreachable => "not reachable",
                 StreamFault::TooMany => "too much at once",
