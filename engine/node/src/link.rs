@@ -10,13 +10,14 @@ use marram_protocol::MESSAGE_BYTES_MAX;
 use marram_protocol::id::ChildId;
 use marram_protocol::topic::{Leaf, Topic, client_id};
 use marram_protocol::v1::{Down, Up};
-use rumqttc::mqttbytes::v5::LastWill;
+use rumqttc::mqttbytes::v5::{DisconnectReasonCode, LastWill, SubscribeReasonCode};
 use rumqttc::{
-    AsyncClient, Event, EventLoop, MqttOptions, NetworkOptions, Packet, PublishOptions, QoS,
-    SessionMode, SubscribeFilter,
+    AsyncClient, ConnectionError, Event, EventLoop, MqttOptions, NetworkOptions, Packet,
+    PublishOptions, QoS, SessionMode, StateError, SubscribeFilter,
 };
 use std::time::Duration;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 /// Seconds without traffic before a ping: two fit well into the traffic budget, and a dead
 /// link is noticed within a minute and a half.
@@ -36,6 +37,10 @@ const UNCONFIRMED_MAX: u16 = 64;
 /// half so that a thousand nodes do not come back at once.
 const BACKOFF_FIRST_MS: u64 = 500;
 const BACKOFF_MAX_MS: u64 = 60_000;
+
+/// A link that lasted so long was a good one: its loss is a first failure. Two nodes with one
+/// id end each other's link at once, and shall not do so all the time.
+const WELL_AFTER: Duration = Duration::from_secs(30);
 
 /// An orderly goodbye takes no longer; after that the last will speaks.
 const GOODBYE_TIME_MAX: Duration = Duration::from_secs(2);
@@ -100,15 +105,19 @@ impl Sender {
         asked.map_err(|error| SendError::Queue(error.to_string()))
     }
 
-    /// Says goodbye; the last will is not needed then.
-    pub(crate) async fn goodbye(&self, incarnation: u64) {
+    /// Says goodbye, and waits until it is heard; the last will is not needed then. `events`
+    /// are the link's, which ends with this.
+    pub(crate) async fn goodbye(&self, incarnation: u64, events: &mut mpsc::Receiver<LinkEvent>) {
         let offline = Up::Presence { online: false, incarnation };
         let farewell = async {
             self.send(&offline).await?;
             let left = self.client.disconnect().await;
             left.map_err(|error| SendError::Queue(error.to_string()))
         };
-        match tokio::time::timeout(GOODBYE_TIME_MAX, farewell).await {
+        // Nobody else takes events now, and a link that cannot tell them does not send.
+        let ended = async { while events.recv().await.is_some() {} };
+        let said = async { tokio::join!(farewell, ended).0 };
+        match tokio::time::timeout(GOODBYE_TIME_MAX, said).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::debug!(%error, "no goodbye to the cluster"),
             Err(_) => tracing::debug!("no goodbye to the cluster: it took too long"),
@@ -135,7 +144,8 @@ pub(crate) struct Link {
     sender: Sender,
     events: EventLoop,
     incarnation: u64,
-    random: u64,
+    /// The subscriptions are confirmed.
+    up: bool,
 }
 
 impl Link {
@@ -163,85 +173,141 @@ impl Link {
         options.set_last_will(LastWill::new(topic, offline, QoS::AtLeastOnce, true, None));
         let (client, events) = AsyncClient::builder(options).capacity(REQUESTS_MAX).try_build()?;
         let sender = Sender { client, node };
-        let link = Self { sender: sender.clone(), events, incarnation, random: incarnation };
+        let link = Self { sender: sender.clone(), events, incarnation, up: false };
         Ok((link, sender))
     }
 
-    /// Keeps the link up until nobody listens to its events any more.
+    /// Keeps the link up until nobody listens to its events any more, or until goodbye was
+    /// said.
     pub(crate) async fn run(mut self, events: mpsc::Sender<LinkEvent>) {
-        let mut failures = 0;
-        let mut up = false;
+        let started = Instant::now();
+        let mut pace = Pace::new(self.incarnation);
+        let mut told = String::new();
         loop {
             let polled = tokio::select! {
                 polled = self.events.poll() => polled,
                 () = events.closed() => return,
             };
-            let event = match polled {
+            let heard = match polled {
                 Ok(Event::Incoming(packet)) => self.incoming(packet),
                 Ok(Event::Outgoing(_) | Event::Auth(_)) => continue,
-                Err(error) => {
-                    if std::mem::take(&mut up) && events.send(LinkEvent::Down).await.is_err() {
+                Err(ConnectionError::RequestsDone) => return,
+                Err(error) => Err(why_lost(&error)),
+            };
+            match heard {
+                Ok(None) => {}
+                Ok(Some(event)) => {
+                    if let LinkEvent::Up = event {
+                        self.up = true;
+                        told.clear();
+                        pace.up(started.elapsed());
+                    }
+                    if events.send(event).await.is_err() {
                         return;
                     }
-                    let wait = self.backoff(failures);
-                    failures += 1;
-                    tracing::info!(%error, wait_ms = wait.as_millis(), "no link to the cluster");
+                }
+                Err(why) => {
+                    // What waits to be sent goes out first on the next connection.
+                    self.events.clean();
+                    if std::mem::take(&mut self.up) && events.send(LinkEvent::Down).await.is_err() {
+                        return;
+                    }
+                    let wait = pace.lost(started.elapsed());
+                    if told != why {
+                        tracing::warn!(%why, "no link to the cluster; trying again and again");
+                        told = why;
+                    }
                     tokio::select! {
                         () = tokio::time::sleep(wait) => {}
                         () = events.closed() => return,
                     }
-                    continue;
                 }
-            };
-            let Some(event) = event else { continue };
-            if let LinkEvent::Up = event {
-                (up, failures) = (true, 0);
-            }
-            if events.send(event).await.is_err() {
-                return;
             }
         }
     }
 
-    fn incoming(&mut self, packet: Packet) -> Option<LinkEvent> {
+    /// What a packet means. An error is why this connection is of no use.
+    fn incoming(&mut self, packet: Packet) -> Result<Option<LinkEvent>, String> {
         match packet {
             Packet::ConnAck(_) => {
                 self.events.options.set_clean_start(false);
                 let online = Up::Presence { online: true, incarnation: self.incarnation };
                 let asked = self.sender.try_send(&online).and_then(|()| self.sender.subscribe());
-                if let Err(error) = asked {
-                    tracing::warn!(%error, "the link is not usable");
-                }
-                None
+                asked.map(|()| None).map_err(|error| error.to_string())
             }
-            Packet::SubAck(_) => Some(LinkEvent::Up),
-            Packet::Publish(publish) => {
-                let topic = String::from_utf8_lossy(&publish.topic);
-                let leaf = topic.parse::<Topic>().map(|t| t.leaf);
-                let message = Down::decode(&publish.payload);
-                match (leaf, message) {
-                    (Ok(Leaf::Desired), Ok(message)) => Some(LinkEvent::Desired(message)),
-                    (Ok(Leaf::StreamIn), Ok(message)) => Some(LinkEvent::Stream(message)),
-                    (_, Err(error)) => {
-                        tracing::warn!(%topic, %error, "a message was refused");
-                        None
-                    }
-                    (_, Ok(_)) => {
-                        tracing::warn!(%topic, "a message came on an unexpected topic");
-                        None
-                    }
+            Packet::SubAck(ack) => {
+                let granted =
+                    |code: &SubscribeReasonCode| matches!(code, SubscribeReasonCode::Success(_));
+                match ack.return_codes.iter().find(|code| !granted(code)) {
+                    None => Ok(Some(LinkEvent::Up)),
+                    Some(code) => Err(format!("the broker lets nothing be heard: {code:?}")),
                 }
             }
-            _ => None,
+            Packet::Publish(publish) => Ok(self.message(&publish.topic, &publish.payload)),
+            _ => Ok(None),
         }
     }
 
-    fn backoff(&mut self, failures: u32) -> Duration {
+    fn message(&self, topic: &[u8], payload: &[u8]) -> Option<LinkEvent> {
+        let topic = String::from_utf8_lossy(topic);
+        let leaf = topic.parse::<Topic>().map(|t| t.leaf);
+        match (leaf, Down::decode(payload)) {
+            (Ok(Leaf::Desired), Ok(message)) => Some(LinkEvent::Desired(message)),
+            (Ok(Leaf::StreamIn), Ok(message)) if self.up => Some(LinkEvent::Stream(message)),
+            // It waited at the broker while the link was down, and whoever asked was told that
+            // it failed: what was to be run then must not be run now.
+            (Ok(Leaf::StreamIn), Ok(_)) => None,
+            (_, Err(error)) => {
+                tracing::warn!(%topic, %error, "a message was refused");
+                None
+            }
+            (_, Ok(_)) => {
+                tracing::warn!(%topic, "a message came on an unexpected topic");
+                None
+            }
+        }
+    }
+}
+
+fn why_lost(error: &ConnectionError) -> String {
+    match error {
+        ConnectionError::MqttState(StateError::ServerDisconnect { reason_code, .. })
+            if *reason_code == DisconnectReasonCode::SessionTakenOver =>
+        {
+            "another node has connected with this node's id; was its state directory copied?".into()
+        }
+        error => error.to_string(),
+    }
+}
+
+/// How long to wait before each attempt.
+struct Pace {
+    random: u64,
+    failures: u32,
+    up_since: Option<Duration>,
+}
+
+impl Pace {
+    fn new(seed: u64) -> Self {
+        Self { random: seed, failures: 0, up_since: None }
+    }
+
+    fn up(&mut self, at: Duration) {
+        self.up_since = Some(at);
+    }
+
+    /// The wait after a failed attempt or a lost link.
+    fn lost(&mut self, at: Duration) -> Duration {
+        if self.up_since.take().is_some_and(|since| at.saturating_sub(since) >= WELL_AFTER) {
+            self.failures = 0;
+        }
         // xorshift: it only has to differ from node to node, and the seed does.
         self.random ^= self.random << 13;
         self.random ^= self.random >> 7;
         self.random ^= self.random << 17;
-        let whole = BACKOFF_FIRST_MS.saturating_mul(1 << failures.min(10)).min(BACKOFF_MAX_MS);
+        let doubled = BACKOFF_FIRST_MS.saturating_mul(1 << self.failures.min(10));
+        self.failures = self.failures.saturating_add(1);
+        let whole = doubled.min(BACKOFF_MAX_MS);
         Duration::from_millis(whole / 2 + self.random % (whole / 2))
     }
 }
@@ -251,3 +317,6 @@ impl std::fmt::Debug for Link {
         f.debug_struct("Link").field("node", &self.sender.node).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -64,11 +64,13 @@ const NORMAL: Edges = &[
     ("marram-tunnel", &["marram-protocol"]),
 ];
 
-/// What tests use beyond that, or with more features: the contract's conformance suite.
+/// What tests use beyond that, or with more features: the contract's conformance suite, and the
+/// endpoint that nodes connect to.
 const DEV: Edges = &[
     ("marram-backend-mock", &["marram-backend-api"]),
     ("marram-containerd", &["marram-backend-api"]),
     ("marram-native", &["marram-backend-api"]),
+    ("marram-node", &["marram-broker"]),
 ];
 
 /// Crates without I/O, and the outside crates that they may name: no runtime, clock or randomness.
