@@ -135,7 +135,7 @@ impl Shell {
         background.spawn(link.run(link_sender));
         let events = gather(mounted, &mut background);
         Ok(Self {
-            performer: Performer::new(backends.clone(), ports_in_use(&engine, node)),
+            performer: Performer::new(backends.clone(), Ports::taken_over(&engine, node)),
             meter: Meter::new(&config, incarnation),
             streams: Streams::new(sender.clone()),
             config,
@@ -397,17 +397,6 @@ impl Shell {
         let desired = slot.and_then(|slot| slot.desired);
         desired.map(|workload| workload.spec.ports.clone()).unwrap_or_default()
     }
-}
-
-/// What the engine before this one had opened, for all that backends have.
-fn ports_in_use(engine: &Engine, node: ChildId) -> Ports {
-    let mut ports = Ports::new(node);
-    for (instance, slot) in engine.slots().filter(|(_, slot)| slot.backend.is_some()) {
-        if let Some(workload) = slot.desired {
-            ports.inherit(instance, &workload.spec.ports);
-        }
-    }
-    ports
 }
 
 impl std::fmt::Debug for Shell {
