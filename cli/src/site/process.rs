@@ -27,7 +27,7 @@ use super::layout::read;
 /// How long a program may take to end by itself before it is killed: it has files to close.
 const GRACE_SECONDS: u64 = 10;
 
-/// How long the kernel may take to end what was killed.
+/// How long the kernel may take to end what was killed: a write to a slow disk comes first.
 const KILL_SECONDS_MAX: u64 = 5;
 
 /// Pause between two looks: short beside a start, long beside a look.
@@ -42,6 +42,16 @@ const LAST_LINES: usize = 15;
 /// Bytes read for them.
 const LAST_BYTES_MAX: u64 = 16 * 1024;
 
+/// How far a process has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Life {
+    Runs,
+    /// It is being ended, and may hold its ports and files for a moment.
+    Ends,
+    /// Only its entry is left, until somebody asks how it ended.
+    Ended,
+}
+
 /// A process, told from every other.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Identity {
@@ -52,14 +62,8 @@ pub(super) struct Identity {
 }
 
 impl Identity {
-    /// The process that has this pid now; `None` if there is none, or one that has ended.
-    fn of(pid: i32) -> Result<Option<Self>, Error> {
-        let found = Self::with_state(pid)?;
-        Ok(found.filter(|(state, _)| !matches!(state, 'Z' | 'X' | 'x')).map(|(_, found)| found))
-    }
-
     /// The process that has this pid, also one that has ended and that nobody has reaped yet.
-    fn with_state(pid: i32) -> Result<Option<(char, Self)>, Error> {
+    fn of(pid: i32) -> Result<Option<(Life, Self)>, Error> {
         let path = format!("/proc/{pid}/stat");
         let stat = match std::fs::read(&path) {
             Ok(stat) => stat,
@@ -69,20 +73,29 @@ impl Identity {
             }
             Err(error) => return Err(Error::io("read", path, error)),
         };
-        let (state, started) = parse_stat(&String::from_utf8_lossy(&stat))
+        let (life, started) = parse_stat(&String::from_utf8_lossy(&stat))
             .ok_or_else(|| Error::Failed(format!("{path} has not the form that is known")))?;
         let boot = "/proc/sys/kernel/random/boot_id";
         let boot = std::fs::read_to_string(boot).map_err(|error| Error::io("read", boot, error))?;
-        Ok(Some((state, Self { pid, started, boot: boot.trim().to_owned() })))
+        Ok(Some((life, Self { pid, started, boot: boot.trim().to_owned() })))
     }
 
-    /// The running process that a pid file means.
+    /// The running process that a pid file means. One that was killed a moment ago and still
+    /// shows is waited for: it does not run any more, and holds its ports until it is gone.
     pub(super) fn running(path: &Path) -> Result<Option<Self>, Error> {
         let Some(text) = read(path)? else { return Ok(None) };
         let Some(meant) = Self::parse(&text) else {
             return Err(Error::Failed(format!("{} is damaged: {text:?}", path.display())));
         };
-        Ok(Self::of(meant.pid)?.filter(|found| *found == meant))
+        match meant.life()? {
+            Life::Runs => Ok(Some(meant)),
+            Life::Ended => Ok(None),
+            Life::Ends if meant.gone_within(KILL_SECONDS_MAX)? => Ok(None),
+            Life::Ends => Err(Error::Failed(format!(
+                "process {} was killed and is still there after {KILL_SECONDS_MAX} s",
+                meant.pid
+            ))),
+        }
     }
 
     fn parse(text: &str) -> Option<Self> {
@@ -98,9 +111,14 @@ impl Identity {
         self.pid
     }
 
-    /// Whether it still runs.
+    fn life(&self) -> Result<Life, Error> {
+        let found = Self::of(self.pid)?.filter(|(_, found)| found == self);
+        Ok(found.map_or(Life::Ended, |(life, _)| life))
+    }
+
+    /// Whether it is still there.
     pub(super) fn is_running(&self) -> Result<bool, Error> {
-        Ok(Self::of(self.pid)?.as_ref() == Some(self))
+        Ok(self.life()? != Life::Ended)
     }
 
     /// Ends it, gently at first. Says whether that was enough.
@@ -153,13 +171,26 @@ impl Identity {
     }
 }
 
-/// State and start time. The name before them stands in parentheses and may hold any character.
-fn parse_stat(stat: &str) -> Option<(char, u64)> {
+/// How far it has come, and its start time. The name before stands in parentheses and may hold
+/// any character.
+fn parse_stat(stat: &str) -> Option<(Life, u64)> {
+    /// The kernel's flag of a task that is on its way out.
+    const EXITING: u64 = 0x4;
+    /// Signal 9, in the mask of those that have not arrived.
+    const KILL: u64 = 1 << 8;
     let (_, rest) = stat.rsplit_once(')')?;
-    let mut fields = rest.split_whitespace();
-    let state = fields.next()?.chars().next()?;
-    // The state is field 3, the start time field 22.
-    Some((state, fields.nth(18)?.parse().ok()?))
+    let fields: Vec<&str> = rest.split_whitespace().collect();
+    // The first one after the name is number 3.
+    let number = |field: usize| fields.get(field - 3)?.parse::<u64>().ok();
+    let (flags, threads, started, pending) = (number(9)?, number(20)?, number(22)?, number(31)?);
+    let life = match *fields.first()? {
+        // The first thread of several may be gone before the others.
+        "Z" if threads > 1 => Life::Ends,
+        "Z" | "X" | "x" => Life::Ended,
+        _ if flags & EXITING != 0 || pending & KILL != 0 => Life::Ends,
+        _ => Life::Runs,
+    };
+    Some((life, started))
 }
 
 /// Starts a program that outlives us, in a process group of its own, so that an interrupt typed
@@ -189,7 +220,7 @@ pub(super) fn start(
 fn identify(child: &Child, pid_file: &Path) -> Result<Identity, Error> {
     let pid = i32::try_from(child.id()).map_err(|error| Error::Failed(error.to_string()))?;
     // Nobody has reaped it, so its entry is there even if it ended at once.
-    let found = Identity::with_state(pid)?;
+    let found = Identity::of(pid)?;
     let (_, identity) =
         found.ok_or_else(|| Error::Failed(format!("there is no process {pid} any more")))?;
     let text = format!("{} {} {}\n", identity.pid, identity.started, identity.boot);
@@ -232,6 +263,13 @@ pub(super) fn last_lines(log: &Path, from: u64) -> String {
 mod tests {
     use super::*;
 
+    fn stat(state: &str, flags: u64, threads: u32, pending: u64) -> String {
+        format!(
+            "42 (a ) b) {state} 1 42 42 0 -1 {flags} 1 0 0 0 0 0 0 0 20 0 {threads} 0 987 2 3 \
+             18446744073709551615 1 1 0 0 0 {pending} 0 0 0 0 0 0 17"
+        )
+    }
+
     fn sleeper(folder: &Path, script: &str) -> (Child, Identity) {
         let mut command = Command::new("sh");
         command.args(["-c", script]);
@@ -240,17 +278,30 @@ mod tests {
 
     #[test]
     fn names_with_parentheses_do_not_confuse() {
-        let stat = "42 (a ) b) S 1 42 42 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 987 2 3";
-        assert_eq!(parse_stat(stat), Some(('S', 987)));
+        assert_eq!(parse_stat(&stat("S", 4_194_560, 1, 0)), Some((Life::Runs, 987)));
         for bad in [
             "",
             "42",
             "42 (a",
             "42 (a) S 1 2",
-            "42 (a) S 1 42 42 0 -1 1 1 0 0 0 0 0 0 0 20 0 1 0 x",
+            "42 (a) S 1 42 42 0 -1 1 1 0 0 0 0 0 0 0 20 0 1 0 x 0 0 0 0 0 0 0 0 0",
         ] {
             assert_eq!(parse_stat(bad), None);
         }
+    }
+
+    #[test]
+    fn what_was_killed_does_not_run() {
+        let life = |state, flags, threads, pending| {
+            parse_stat(&stat(state, flags, threads, pending)).unwrap().0
+        };
+        for state in ["Z", "X", "x"] {
+            assert_eq!(life(state, 4_228_108, 1, 0), Life::Ended);
+        }
+        assert_eq!(life("Z", 4_228_108, 2, 0), Life::Ends, "other threads are left");
+        assert_eq!(life("R", 4_194_564, 1, 0), Life::Ends, "on its way out");
+        assert_eq!(life("D", 4_194_560, 1, 0x100), Life::Ends, "killed, and not told yet");
+        assert_eq!(life("D", 4_194_560, 1, 0x4000), Life::Runs, "it was only asked");
     }
 
     #[test]
