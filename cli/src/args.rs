@@ -201,8 +201,8 @@ pub(crate) struct UpArgs {
     /// Name of the cluster [default: local]
     #[arg(long)]
     pub(crate) name: Option<String>,
-    /// Port of the root; the two after the next are used as well; 0 for any free ones
-    /// [default: 10000]
+    /// Port of the root; the next one and the third after it are used as well; 0 for any free
+    /// ones [default: 10000]
     #[arg(long)]
     pub(crate) port: Option<u16>,
     /// TOML laid over the node's generated configuration

@@ -8,15 +8,13 @@ use marram_root::root::Root;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::filter::LevelFilter;
 
 /// Wrong arguments or configuration, as in BSD's sysexits.
 const EXIT_USAGE: u8 = 64;
 
 /// Could not start, or could not go on.
 const EXIT_FAILED: u8 = 1;
-
-/// Names the level of messages: error, warn, info, debug or trace.
-const LOG_VARIABLE: &str = "MARRAM_LOG";
 
 /// The root of a Marram installation: takes applications from operators and hands them to
 /// clusters.
@@ -29,6 +27,9 @@ struct Arguments {
     /// Written once the root serves, with its addresses as key=value lines.
     #[arg(long, value_name = "PATH")]
     ready_file: Option<PathBuf>,
+    /// What is logged: error, warn, info, debug or trace.
+    #[arg(long, env = "MARRAM_LOG", default_value = "info", value_name = "LEVEL")]
+    log: LevelFilter,
 }
 
 fn main() -> ExitCode {
@@ -40,9 +41,7 @@ fn main() -> ExitCode {
             return if error.use_stderr() { EXIT_USAGE.into() } else { ExitCode::SUCCESS };
         }
     };
-    if let Err(error) = start_logging() {
-        return fail(EXIT_USAGE, &error);
-    }
+    tracing_subscriber::fmt().with_max_level(arguments.log).with_writer(std::io::stderr).init();
     let config = match Config::read(&arguments.config) {
         Ok(config) => config,
         Err(error) => return fail(EXIT_USAGE, &error.into()),
@@ -54,19 +53,10 @@ fn main() -> ExitCode {
 }
 
 fn fail(code: u8, error: &anyhow::Error) -> ExitCode {
-    // With all causes, on one line. Logging may be what failed.
+    // With all causes, on one line, whatever is logged.
     let line = format!("marram-root: {error:#}\n");
     drop(std::io::Write::write_all(&mut std::io::stderr(), line.as_bytes()));
     code.into()
-}
-
-fn start_logging() -> anyhow::Result<()> {
-    let level = match std::env::var(LOG_VARIABLE) {
-        Ok(text) => text.parse().with_context(|| format!("{LOG_VARIABLE} is {text:?}"))?,
-        Err(_) => tracing_subscriber::filter::LevelFilter::INFO,
-    };
-    tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr).init();
-    Ok(())
 }
 
 fn serve(config: &Config, ready_file: Option<&Path>) -> anyhow::Result<()> {
