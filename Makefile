@@ -10,7 +10,7 @@ help: ## list the targets
 setup: ## install what building, testing and the demo need, where missing (Debian, as root)
 	@setup/packages.sh && setup/tools.sh nextest && setup/venv.sh
 
-build: ## build the four programs for use, into target/release
+build: ## build the programs for use, into target/release
 	cargo build --locked --release $(BINARIES)
 
 demo: ## deploy examples/clientsrvr.json on this machine, fetch its page, and clean up
@@ -29,6 +29,7 @@ fmt: ## format the code
 
 bench: setup ## measure what docs/SPECIFICATION.md promises
 	cargo build --locked --release $(BINARIES) && cargo run --locked --release -p marram-bench
+	cargo run --locked --release -p marram-broker --example idle_connections
 
 sim: ## run the simulated hierarchy over many seeds
 	cargo nextest run --locked -p marram-sim
