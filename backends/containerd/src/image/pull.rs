@@ -28,8 +28,9 @@ const LEASE_SECONDS: u64 = 7 * 24 * 3600;
 /// 512 instances, mostly of few images.
 const CACHED_MAX: usize = 64;
 
-/// Pieces in which a blob is handed to containerd; gRPC ends messages at 4 MiB.
-const PIECE_BYTES: usize = 256 << 10;
+/// Pieces in which a blob is handed to containerd. Each is held some five times on its way, and
+/// on a small board that is what a pull costs; larger ones are no faster over a socket.
+const PIECE_BYTES: usize = 64 << 10;
 
 /// Cuts in a row without a single new byte before a server is given up.
 const STUCK_MAX: u32 = 3;

@@ -25,6 +25,10 @@ const CONNECT: Duration = Duration::from_secs(10);
 /// Longest silence in the middle of an answer. Slow links are fine, dead ones are not.
 const SILENCE: Duration = Duration::from_secs(30);
 
+/// A connection that waits for the next layer this long is closed: it keeps the buffer of its
+/// fastest moment, 400 KiB and more.
+const IDLE: Duration = Duration::from_secs(2);
+
 /// Redirects to follow: registry, storage, edge cache, and one to spare.
 const REDIRECTS_MAX: usize = 4;
 
@@ -333,30 +337,36 @@ fn client(insecure: bool) -> Result<Client> {
     if let Some(client) = cell.get() {
         return Ok(client.clone());
     }
-    let redirects = reqwest::redirect::Policy::custom(move |attempt| {
-        if attempt.previous().len() > REDIRECTS_MAX {
-            attempt.error(format!("more than {REDIRECTS_MAX} redirects"))
-        } else if attempt.url().scheme() != "https" && !insecure {
-            attempt.error("redirected to plain http")
-        } else {
-            attempt.follow()
+    let redirects = || {
+        reqwest::redirect::Policy::custom(move |attempt| {
+            if attempt.previous().len() > REDIRECTS_MAX {
+                attempt.error(format!("more than {REDIRECTS_MAX} redirects"))
+            } else if attempt.url().scheme() != "https" && !insecure {
+                attempt.error("redirected to plain http")
+            } else {
+                attempt.follow()
+            }
+        })
+    };
+    let builder = || {
+        Client::builder()
+            .user_agent(concat!("marram/", env!("CARGO_PKG_VERSION")))
+            .connect_timeout(CONNECT)
+            .read_timeout(SILENCE)
+            .pool_idle_timeout(IDLE)
+            .https_only(!insecure)
+            .redirect(redirects())
+    };
+    // A mirror on the site's own network: a proxy for the world is not for it. And a host that
+    // speaks to nobody else may have no certificates installed at all.
+    let built = match insecure {
+        true => {
+            let known = builder().no_proxy().build();
+            known.or_else(|_| builder().no_proxy().tls_certs_only([]).build())
         }
-    });
-    let mut builder = Client::builder()
-        .user_agent(concat!("marram/", env!("CARGO_PKG_VERSION")))
-        .connect_timeout(CONNECT)
-        .read_timeout(SILENCE)
-        .https_only(!insecure)
-        .redirect(redirects);
-    if insecure {
-        // Such a mirror is on the site's own network: a proxy for the world is not for it.
-        builder = builder.no_proxy();
-        // And a host that speaks to nobody else may have no certificates installed at all.
-        if Client::builder().build().is_err() {
-            builder = builder.tls_certs_only([]);
-        }
-    }
-    let client = builder.build().map_err(|error| {
+        false => builder().build(),
+    };
+    let client = built.map_err(|error| {
         let why = "no TLS client; are certificates of authorities (ca-certificates) installed?";
         Error::caused(ErrorKind::Unsupported, DOING, why, error)
     })?;
