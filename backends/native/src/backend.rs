@@ -85,7 +85,7 @@ impl NativeBackend {
             other => Err(Error::new(
                 ErrorKind::NotFound,
                 "looking for the running workload",
-                format!("{id} is {other:?}"),
+                format!("{id} {other}"),
             )),
         }
     }
@@ -163,8 +163,8 @@ impl NativeBackend {
                     self.watches.add(&workload, &meant, None);
                     return Ok(handle.clone());
                 }
-                Seen::Exited(ended) => {
-                    let why = format!("{} has ended: {:?}", workload.id, ended.reason);
+                Seen::Exited(_) => {
+                    let why = format!("{} {seen}", workload.id);
                     return Err(Error::new(ErrorKind::Invalid, doing, why));
                 }
                 Seen::Absent | Seen::Prepared => {}
@@ -272,7 +272,7 @@ impl NativeBackend {
         match workload.seen().await? {
             Seen::Exited(ended) => Ok(exit(ended)),
             other => {
-                let why = format!("{id} was killed and is {other:?}");
+                let why = format!("{id} was killed, and yet it {other}");
                 Err(Error::new(ErrorKind::Internal, "stopping the workload", why))
             }
         }

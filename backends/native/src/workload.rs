@@ -18,6 +18,7 @@ use marram_shim::files::{self, Ended, Reason, RunSpec, Running};
 use marram_shim::log;
 use marram_shim::process::{self, unix_ms};
 use rustix::process::{Flock, FlockType, Signal};
+use std::fmt;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -48,6 +49,23 @@ pub(crate) enum Seen {
     Prepared,
     Running(Running),
     Exited(Ended),
+}
+
+/// For people, behind the workload's name.
+impl fmt::Display for Seen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Absent => f.write_str("is not here"),
+            Self::Prepared => f.write_str("was not started yet"),
+            Self::Running(_) => f.write_str("runs"),
+            Self::Exited(ended) => match ended.reason {
+                Reason::Code(code) => write!(f, "has ended with code {code}"),
+                Reason::Signal(signal) => write!(f, "was ended by signal {signal}"),
+                Reason::OutOfMemory => f.write_str("was ended for its memory limit"),
+                Reason::Lost => f.write_str("has ended, and nobody saw how"),
+            },
+        }
+    }
 }
 
 /// What is true, with the states that do not last.

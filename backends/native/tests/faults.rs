@@ -194,6 +194,26 @@ async fn a_handle_of_an_earlier_life_is_of_nothing() {
 }
 
 #[tokio::test]
+async fn an_exec_in_what_does_not_run_says_how_it_is() {
+    let place = Place::new();
+    let (backend, mut events) = watched(&place);
+    let request = ExecRequest { argv: vec!["true".into()], environment: vec![], terminal: None };
+    let id = id("exec-ended");
+    let why = async || {
+        let error = backend.exec(&id, &request).await.unwrap_err();
+        assert_eq!(error.kind, ErrorKind::NotFound);
+        error.why
+    };
+    assert_eq!(why().await, "exec-ended is not here");
+    let handle = backend.prepare(&id, &common::spec(Program::Exit(3))).await.unwrap();
+    assert_eq!(why().await, "exec-ended was not started yet");
+    backend.start(&handle).await.unwrap();
+    assert_eq!(exit(&mut events).await, ExitReason::Code(3));
+    assert_eq!(why().await, "exec-ended has ended with code 3");
+    backend.destroy(&id).await.unwrap();
+}
+
+#[tokio::test]
 async fn an_exec_has_the_rights_and_limits_of_its_workload() {
     for private_namespaces in [false, true] {
         let place = Place::new();
