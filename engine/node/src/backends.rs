@@ -6,9 +6,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 
 /// Events that wait for the shell; more coalesce to one request to look again.
 const EVENTS_MAX: usize = 256;
+
+/// Events of all backends on their way to the shell; more wait in the backends' own queues.
+const GATHERED_MAX: usize = 16;
 
 /// A backend that is switched on, and the stream of its events.
 #[derive(Debug)]
@@ -48,16 +52,43 @@ impl EventQueue {
     }
 }
 
+/// Joins the events of all backends into one stream.
+pub(crate) fn gather(
+    mounted: Vec<Mounted>,
+    background: &mut JoinSet<()>,
+) -> mpsc::Receiver<(&'static str, Event)> {
+    let (sender, receiver) = mpsc::channel(GATHERED_MAX);
+    for Mounted { backend, events } in mounted {
+        background.spawn(forward(backend.name(), events, sender.clone()));
+    }
+    receiver
+}
+
+async fn forward(
+    name: &'static str,
+    mut events: EventQueue,
+    sender: mpsc::Sender<(&'static str, Event)>,
+) {
+    while let Some(event) = events.next().await {
+        if sender.send((name, event)).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// A backend whose events are heard from now on.
+pub(crate) fn watched(backend: Arc<dyn Backend>) -> Mounted {
+    let (sender, receiver) = mpsc::channel(EVENTS_MAX);
+    let overflowed = Arc::new(AtomicBool::new(false));
+    backend.watch(Arc::new(Sink { sender, overflowed: Arc::clone(&overflowed) }));
+    Mounted { backend, events: EventQueue { receiver, overflowed } }
+}
+
 /// Makes every backend that is compiled in and switched on. One that cannot be made is an
 /// error of the configuration; one whose host part is missing says so in its fingerprint.
 pub(crate) fn mount(config: &Config, shim: PathBuf) -> anyhow::Result<Vec<Mounted>> {
     let mut mounted = Vec::new();
-    let mut add = |backend: Arc<dyn Backend>| {
-        let (sender, receiver) = mpsc::channel(EVENTS_MAX);
-        let overflowed = Arc::new(AtomicBool::new(false));
-        backend.watch(Arc::new(Sink { sender, overflowed: Arc::clone(&overflowed) }));
-        mounted.push(Mounted { backend, events: EventQueue { receiver, overflowed } });
-    };
+    let mut add = |backend: Arc<dyn Backend>| mounted.push(watched(backend));
     #[cfg(feature = "containerd")]
     if config.containerd.enabled {
         add(Arc::new(containerd(config, shim.clone())?));

@@ -8,7 +8,9 @@
 //! - `ports`: host ports;
 //! - `link`: the connection to the cluster;
 //! - `streams`: logs and exec;
+//! - `looks`: whether backends serve, and what they have;
 //! - `measure`: fingerprint and telemetry;
+//! - `disk`: when the ledger is written;
 //! - [`shell`]: the one task that owns the engine.
 //!
 //! Invariants: this process opens no port; its end, however it comes, ends no workload
@@ -17,9 +19,13 @@
 mod backends;
 pub mod config;
 mod convert;
+mod disk;
 pub mod ledger;
 mod link;
+mod looks;
 mod measure;
+#[cfg(test)]
+mod moody;
 mod perform;
 mod ports;
 pub mod shell;

@@ -15,6 +15,7 @@ use std::io::{Read, Seek, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tracing_subscriber::filter::{LevelFilter, Targets};
@@ -23,6 +24,9 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 /// Exit code for a command line or a configuration that cannot be used.
 const USAGE: u8 = 64;
+
+/// What threads that use the disk may take at the end.
+const SHUTDOWN_TIME_MAX: Duration = Duration::from_secs(2);
 
 /// Marram's node engine: runs workloads on this machine as its cluster desires.
 ///
@@ -94,7 +98,7 @@ fn run(arguments: Arguments, config: Config) -> anyhow::Result<()> {
         None => std::env::current_exe()?.with_file_name("marram-shim"),
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async {
+    let result = runtime.block_on(async {
         let (give, orders) = watch::channel(if drain { Order::Drain } else { Order::Run });
         let shell = Shell::open(config, shim, node, arguments.ready_file)?;
         let mut terminate = signal(SignalKind::terminate())?;
@@ -109,9 +113,11 @@ fn run(arguments: Arguments, config: Config) -> anyhow::Result<()> {
                 _ = usr1.recv() => give.send_replace(Order::Drain),
             };
         }
-    })?;
+    });
+    // A thread may hang in a read or write of a broken disk; nobody needs what it brings.
+    runtime.shutdown_timeout(SHUTDOWN_TIME_MAX);
     drop(lock);
-    Ok(())
+    result
 }
 
 fn private_dir(path: &Path) -> anyhow::Result<()> {

@@ -15,6 +15,10 @@ use tokio::time::Instant;
 /// A backend that does not answer about itself in this time is not healthy.
 const FINGERPRINT_TIME_MAX: Duration = Duration::from_secs(10);
 
+/// A backend that does not tell the use of one workload in this time is not asked for those of
+/// others.
+const USAGE_TIME_MAX: Duration = Duration::from_secs(5);
+
 const MIB: u64 = 1024 * 1024;
 
 /// A backend as it was seen last.
@@ -50,9 +54,9 @@ pub(crate) async fn look_at(backend: &Arc<dyn Backend>) -> Seen {
 /// What the node can do and what is known of it.
 pub(crate) fn host(
     config: &Config,
+    found: &marram_host::Fingerprint,
     seen: &BTreeMap<&'static str, Seen>,
 ) -> (Summary, Vec<(String, String)>) {
-    let found = marram_host::Fingerprint::read(&Root::host(), &config.state_dir);
     let mib = |bytes: u64| u32::try_from(bytes / MIB).unwrap_or(u32::MAX);
     let reserved = config.reserved;
     let all = Resources {
@@ -136,11 +140,22 @@ impl Meter {
     ) -> Telemetry {
         let mut workloads = Vec::with_capacity(running.len());
         let mut times = BTreeMap::new();
+        let mut hung = BTreeSet::new();
         for (instance, backend) in running {
             let Some(backend) = mounted.get(backend.as_str()) else { continue };
             let Ok(id) = crate::convert::workload_id(instance) else { continue };
+            if hung.contains(backend.name()) {
+                continue;
+            }
             // Gone in between, or a backend that is away: there is nothing to tell.
-            let Ok(usage) = backend.usage(&id).await else { continue };
+            let usage = match tokio::time::timeout(USAGE_TIME_MAX, backend.usage(&id)).await {
+                Ok(Ok(usage)) => usage,
+                Ok(Err(_)) => continue,
+                Err(_) => {
+                    hung.insert(backend.name());
+                    continue;
+                }
+            };
             times.insert(instance, (Instant::now(), usage.cpu_usec));
             workloads.push(self.usage(instance, usage));
         }

@@ -4,23 +4,25 @@
 //! calls of backends, streams. So there is no lock around a decision, and the order of
 //! effects is the engine's.
 
-use crate::backends::{EventQueue, Mounted, mount};
+use crate::backends::{Mounted, gather, mount};
 use crate::config::Config;
 use crate::convert;
-use crate::ledger::{Ledger, LedgerError};
+use crate::disk::{Disk, Kept};
 use crate::link::{Link, LinkEvent, Sender};
+use crate::looks::{Look, Looks};
 use crate::measure::{self, Meter, Seen};
 use crate::perform::{Done, Performer};
 use crate::ports::Ports;
 use crate::streams::Streams;
-use anyhow::Context;
+use anyhow::{Context, bail};
 use marram_backend_api::{Backend, Event};
-use marram_engine_core::{Effect, Engine, Identity, Input, Now};
+use marram_engine_core::{Effect, Engine, Identity, Input, Now, SlotView};
+use marram_host::Fingerprint;
 use marram_protocol::id::{ChildId, InstanceId};
 use marram_protocol::port::PortMapping;
-use marram_protocol::v1::{Down, Up};
+use marram_protocol::v1::{Down, Telemetry, Up};
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::{mpsc, watch};
@@ -30,17 +32,18 @@ use tokio::time::{Instant, MissedTickBehavior};
 /// Messages of the link that wait for the engine.
 const LINK_EVENTS_MAX: usize = 64;
 
-/// Results of looks at backends that wait for the engine.
-const LOOKS_MAX: usize = 16;
-
 /// Time between two samples. What has not changed is not told, so this costs no traffic.
 const SAMPLE_INTERVAL: Duration = Duration::from_secs(5);
 
-/// A backend that is not healthy is looked at again after so long.
-const LOOK_AGAIN: Duration = Duration::from_secs(10);
+/// Longest pause before a node that its cluster does not take says hello again.
+const HELLO_AGAIN_MAX: Duration = Duration::from_secs(60);
 
-/// Waits between attempts to write the ledger on a disk that fails or is full.
-const WRITE_AGAIN: Duration = Duration::from_secs(2);
+/// Beyond the longest grace period, a drain gives up after this: some workloads may belong to
+/// a backend that does not answer, and who waits has to be told.
+const DRAIN_SPARE: Duration = Duration::from_secs(60);
+
+/// Workloads that are named when a drain gives up.
+const NAMED_MAX: usize = 5;
 
 /// What the shell is told from outside.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,46 +60,45 @@ pub enum Order {
 enum Happened {
     Link(LinkEvent),
     Performed(Done),
-    Backend(&'static str, Option<Event>),
-    Looked(&'static str, Look),
-    Sampled,
+    Backend(&'static str, Event),
+    Looked(Look),
+    Tick,
+    Measured(Box<Meter>, Telemetry),
     Ordered,
     Due,
 }
-
-/// What a look at a backend has shown.
-struct Look {
-    seen: Seen,
-    found: Option<Vec<(InstanceId, marram_backend_api::Observed)>>,
-}
-
-/// A look, and at which backend.
-type Looked = (&'static str, Look);
 
 /// A running node.
 pub struct Shell {
     config: Config,
     engine: Engine,
-    ledger: Ledger,
+    disk: Disk,
+    host: Fingerprint,
     started: Instant,
     incarnation: u64,
     backends: BTreeMap<&'static str, Arc<dyn Backend>>,
     events: mpsc::Receiver<(&'static str, Event)>,
-    looks: (mpsc::Sender<Looked>, mpsc::Receiver<Looked>),
+    looks: Looks,
     seen: BTreeMap<&'static str, Seen>,
     performer: Performer,
     performing: JoinSet<Done>,
-    background: JoinSet<()>,
+    /// The link, and the events of backends; they end with the shell.
+    _background: JoinSet<()>,
     link: Sender,
     link_events: mpsc::Receiver<LinkEvent>,
     linked: bool,
-    /// The cluster lacks something on a live link: everything is told again with the next
-    /// sample.
-    behind: bool,
+    /// The cluster lacks something on a live link: everything is told again with the first
+    /// sample after this.
+    behind: Option<Instant>,
+    /// In a row.
+    rejections: u32,
     streams: Streams,
-    meter: Meter,
+    /// `None` while it takes a sample.
+    meter: Option<Box<Meter>>,
+    measuring: JoinSet<(Box<Meter>, Telemetry)>,
     ready_file: Option<PathBuf>,
     drained: bool,
+    drain_spare: Duration,
 }
 
 impl Shell {
@@ -111,12 +113,21 @@ impl Shell {
         node: ChildId,
         ready_file: Option<PathBuf>,
     ) -> anyhow::Result<Self> {
+        let mounted = mount(&config, shim)?;
+        Self::with(config, mounted, node, ready_file)
+    }
+
+    fn with(
+        config: Config,
+        mounted: Vec<Mounted>,
+        node: ChildId,
+        ready_file: Option<PathBuf>,
+    ) -> anyhow::Result<Self> {
         let incarnation = random()?;
-        let (ledger, record) = open_ledger(&config.state_dir.join("ledger"))?;
-        let name = config.name.clone().or_else(|| {
-            let host = marram_host::Root::host();
-            marram_host::Fingerprint::read(&host, &config.state_dir).hostname
-        });
+        let (disk, record) = Disk::open(&config.state_dir.join("ledger"))?;
+        // Once: it reads some hundred files, and hardware does not come and go.
+        let host = Fingerprint::read(&marram_host::Root::host(), &config.state_dir);
+        let name = config.name.clone().or_else(|| host.hostname.clone());
         let identity = Identity {
             id: node,
             name: name.unwrap_or_else(|| node.to_string()),
@@ -127,7 +138,6 @@ impl Shell {
         let now = Now { mono_ms: 0, unix_ms: unix_ms() };
         let engine = Engine::restore(identity, record.as_deref(), now)
             .context("the ledger cannot be taken up")?;
-        let mounted = mount(&config, shim)?;
         let backends = measure::by_name(&mounted);
         let (link, sender) = Link::new(config.cluster_address()?, node, incarnation)?;
         let (link_sender, link_events) = mpsc::channel(LINK_EVENTS_MAX);
@@ -136,47 +146,64 @@ impl Shell {
         let events = gather(mounted, &mut background);
         Ok(Self {
             performer: Performer::new(backends.clone(), Ports::taken_over(&engine, node)),
-            meter: Meter::new(&config, incarnation),
+            meter: Some(Box::new(Meter::new(&config, incarnation))),
+            measuring: JoinSet::new(),
             streams: Streams::new(sender.clone()),
+            looks: Looks::new(&backends),
             config,
             engine,
-            ledger,
+            disk,
+            host,
             started,
             incarnation,
             backends,
             events,
-            looks: mpsc::channel(LOOKS_MAX),
             seen: BTreeMap::new(),
             performing: JoinSet::new(),
-            background,
+            _background: background,
             link: sender,
             link_events,
             linked: false,
-            behind: false,
+            behind: None,
+            rejections: 0,
             ready_file,
             drained: false,
+            drain_spare: DRAIN_SPARE,
         })
     }
 
     /// Runs until ordered to end.
     ///
     /// # Errors
-    /// None that an order has not caused; kept for what a later version cannot go on with.
+    /// A drain that could not stop everything, or what this program cannot go on with.
     pub async fn run(mut self, mut orders: watch::Receiver<Order>) -> anyhow::Result<()> {
-        let names: Vec<&'static str> = self.backends.keys().copied().collect();
-        for name in names {
-            self.look(name, Duration::ZERO);
+        let result = self.work(&mut orders).await;
+        if self.linked {
+            self.link.goodbye(self.incarnation, &mut self.link_events).await;
+        }
+        result
+    }
+
+    async fn work(&mut self, orders: &mut watch::Receiver<Order>) -> anyhow::Result<()> {
+        if self.backends.is_empty() {
+            tracing::warn!("no backend is switched on, so this node runs nothing");
+            self.tell_host();
         }
         let mut samples = tokio::time::interval(SAMPLE_INTERVAL);
         samples.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut order = *orders.borrow_and_update();
+        let mut drain_end = None;
         loop {
-            if order == Order::Drain {
+            if order == Order::Drain && drain_end.is_none() {
+                drain_end = Some(Instant::now() + self.drain_time());
                 self.handle(Input::Drain);
             }
-            self.perform_all(&mut orders).await;
-            if order == Order::Stop || self.drained {
-                break;
+            let go_on = self.perform_all(orders).await?;
+            if !go_on || order == Order::Stop || self.drained {
+                return Ok(());
+            }
+            if drain_end.is_some_and(|end| end <= Instant::now()) {
+                bail!("not everything could be stopped: {}", self.left());
             }
             let due = self.engine.poll_timeout().map(|ms| self.started + Duration::from_millis(ms));
             let happened = tokio::select! {
@@ -185,38 +212,36 @@ impl Shell {
                 Some(done) = self.performing.join_next() => {
                     Happened::Performed(done.context("an effect's task broke")?)
                 }
-                Some((name, event)) = self.events.recv() => Happened::Backend(name, Some(event)),
-                Some((name, look)) = self.looks.1.recv() => Happened::Looked(name, look),
+                Some((name, event)) = self.events.recv() => Happened::Backend(name, event),
+                look = self.looks.next() => Happened::Looked(look.context("a look broke")?),
                 () = self.streams.ended() => continue,
-                _ = samples.tick(), if self.linked => Happened::Sampled,
+                _ = samples.tick(), if self.linked => Happened::Tick,
+                Some(measured) = self.measuring.join_next() => {
+                    let (meter, sample) = measured.context("taking a sample broke")?;
+                    Happened::Measured(meter, sample)
+                }
                 changed = orders.changed() => {
                     changed.context("nobody can give orders any more")?;
                     order = *orders.borrow_and_update();
                     Happened::Ordered
                 }
                 () = until(due) => Happened::Due,
+                () = until(drain_end) => Happened::Due,
             };
-            self.take(happened).await;
+            self.take(happened);
         }
-        if self.linked {
-            self.link.goodbye(self.incarnation, &mut self.link_events).await;
-        }
-        Ok(())
     }
 
-    async fn take(&mut self, happened: Happened) {
+    fn take(&mut self, happened: Happened) {
         match happened {
             Happened::Link(event) => self.link_event(event),
             Happened::Performed(Some((id, outcome))) => self.handle(Input::Done(id, outcome)),
             Happened::Performed(None) | Happened::Ordered => {}
             Happened::Backend(name, event) => self.backend_event(name, event),
-            Happened::Looked(name, look) => self.looked(name, look),
-            Happened::Sampled => {
-                if std::mem::take(&mut self.behind) {
-                    self.handle(Input::LinkUp);
-                }
-                let running = self.running();
-                let sample = self.meter.sample(running, &self.backends).await;
+            Happened::Looked(look) => self.looked(look),
+            Happened::Tick => self.tick(),
+            Happened::Measured(meter, sample) => {
+                self.meter = Some(meter);
                 self.handle(Input::Telemetry(sample));
             }
             Happened::Due => {
@@ -224,6 +249,22 @@ impl Shell {
                 self.engine.handle_timeout(now);
             }
         }
+    }
+
+    fn tick(&mut self) {
+        if self.behind.is_some_and(|at| at <= Instant::now()) {
+            self.behind = None;
+            // A cluster that hears hello takes all streams of before for ended.
+            self.streams.close_all();
+            self.handle(Input::LinkUp);
+        }
+        // A backend may take its time to answer; the next sample waits for this one.
+        let Some(mut meter) = self.meter.take() else { return };
+        let (running, backends) = (self.running(), self.backends.clone());
+        self.measuring.spawn(async move {
+            let sample = meter.sample(running, &backends).await;
+            (meter, sample)
+        });
     }
 
     fn now(&self) -> Now {
@@ -241,6 +282,7 @@ impl Shell {
             LinkEvent::Up => {
                 tracing::info!("linked to the cluster");
                 self.linked = true;
+                self.behind = None;
                 self.handle(Input::LinkUp);
             }
             LinkEvent::Down => {
@@ -248,11 +290,13 @@ impl Shell {
                 self.streams.close_all();
                 self.handle(Input::LinkDown);
             }
-            LinkEvent::Desired(Down::Rejected { reason }) => {
-                tracing::warn!(%reason, "the cluster does not take this node; asking again soon");
-                self.behind = true;
+            LinkEvent::Desired(Down::Rejected { reason }) => self.rejected(&reason),
+            LinkEvent::Desired(message) => {
+                if let Down::Welcome { .. } = message {
+                    self.rejections = 0;
+                }
+                self.handle(Input::Parent(message));
             }
-            LinkEvent::Desired(message) => self.handle(Input::Parent(message)),
             LinkEvent::Stream(message) => {
                 let (engine, backends) = (&self.engine, &self.backends);
                 self.streams.handle(message, |instance| {
@@ -263,78 +307,80 @@ impl Shell {
         }
     }
 
-    fn backend_event(&mut self, name: &'static str, event: Option<Event>) {
+    /// The cluster does not take this node, or does not know it any more.
+    fn rejected(&mut self, reason: &str) {
+        if self.rejections == 0 {
+            tracing::warn!(reason, "the cluster does not take this node; asking again");
+        }
+        let doubled = SAMPLE_INTERVAL * (1 << self.rejections.min(8));
+        // The first time at once: a cluster that was started anew only has to hear of us.
+        let wait = if self.rejections == 0 { Duration::ZERO } else { doubled.min(HELLO_AGAIN_MAX) };
+        self.rejections = self.rejections.saturating_add(1);
+        self.behind = Some(Instant::now() + wait);
+    }
+
+    fn backend_event(&mut self, name: &'static str, event: Event) {
         match event {
-            Some(Event::Exited(id, exit)) => {
+            Event::Exited(id, exit) => {
                 if let Some(instance) = convert::instance_id(&id) {
                     self.handle(Input::Exited(instance, exit));
                 }
             }
-            Some(Event::Progress(id, done, all)) => {
+            Event::Progress(id, done, all) => {
                 if let Some(instance) = convert::instance_id(&id) {
                     self.handle(Input::Progress(instance, done, all));
                 }
             }
-            Some(Event::Resync) => self.look(name, Duration::ZERO),
-            None => {}
+            Event::Resync => self.looks.ask(name),
         }
     }
 
-    /// Looks at a backend after a while, in a task: it may take its time.
-    fn look(&mut self, name: &'static str, after: Duration) {
-        let Some(backend) = self.backends.get(name).cloned() else { return };
-        let answers = self.looks.0.clone();
-        self.background.spawn(async move {
-            tokio::time::sleep(after).await;
-            let seen = measure::look_at(&backend).await;
-            let found = match seen.facts.trouble {
-                None => backend.list().await,
-                Some(_) => Ok(Vec::new()),
-            };
-            let trouble = seen.facts.trouble.is_some();
-            let found = match found {
-                Ok(found) if !trouble => {
-                    let ours = |(id, observed): (marram_backend_api::WorkloadId, _)| {
-                        convert::instance_id(&id).map(|instance| (instance, observed))
-                    };
-                    Some(found.into_iter().filter_map(ours).collect())
-                }
-                Ok(_) => None,
-                Err(error) => {
-                    tracing::warn!(backend = name, error = error.chain(), "cannot be listed");
-                    None
-                }
-            };
-            // The shell has ended; nobody waits for the answer.
-            drop(answers.send((name, Look { seen, found })).await);
-        });
-    }
-
-    fn looked(&mut self, name: &'static str, look: Look) {
-        let Look { seen, found } = look;
-        let facts = seen.facts.clone();
-        match (&facts.trouble, &found) {
-            (None, Some(found)) => {
-                tracing::info!(backend = name, workloads = found.len(), "healthy");
-            }
-            (trouble, _) => {
-                let why = trouble.as_deref().unwrap_or("cannot be listed");
-                tracing::warn!(backend = name, why, "not usable now");
-                self.look(name, LOOK_AGAIN);
-            }
-        }
-        self.seen.insert(name, seen);
-        self.handle(Input::Backend { facts, found });
+    fn looked(&mut self, look: Look) {
+        let facts = look.seen.facts.clone();
+        self.seen.insert(look.name, look.seen);
+        self.handle(Input::Backend { facts, found: look.found });
         if self.seen.len() == self.backends.len() {
-            let (summary, facts) = measure::host(&self.config, &self.seen);
-            self.handle(Input::Host { summary, facts });
-            if let Some(path) = self.ready_file.take() {
-                let text = "ready=true\n";
-                if let Err(error) = std::fs::write(&path, text) {
-                    tracing::warn!(path = %path.display(), %error, "no ready file");
-                }
-            }
+            self.tell_host();
         }
+    }
+
+    /// All backends were looked at: the node knows what it is.
+    fn tell_host(&mut self) {
+        let (summary, facts) = measure::host(&self.config, &self.host, &self.seen);
+        self.handle(Input::Host { summary, facts });
+        let Some(path) = self.ready_file.take() else { return };
+        // Written aside and renamed, so that who waits for it never reads half of it.
+        let mut aside = path.clone().into_os_string();
+        aside.push(".new");
+        let written =
+            std::fs::write(&aside, "ready=true\n").and_then(|()| std::fs::rename(&aside, &path));
+        if let Err(error) = written {
+            tracing::warn!(path = %path.display(), %error, "no ready file");
+        }
+    }
+
+    /// How long a drain may take.
+    fn drain_time(&self) -> Duration {
+        let desired = self.engine.slots().filter_map(|(_, slot)| slot.desired);
+        let grace_s = desired.map(|workload| workload.spec.stop_grace_s).max().unwrap_or(0);
+        self.drain_spare + Duration::from_secs(grace_s.into())
+    }
+
+    /// What still runs or may run, for people.
+    fn left(&self) -> String {
+        let is_left = |slot: &SlotView<'_>| slot.backend.is_some() && !slot.status.state.is_over();
+        let left = self.engine.slots().filter(|(_, slot)| is_left(slot));
+        let named = left.map(|(id, slot)| {
+            let (state, detail) = (slot.status.state.name(), &slot.status.detail);
+            format!("{id} on {} ({state} {detail})", slot.backend.unwrap_or_default())
+        });
+        let mut named: Vec<String> = named.collect();
+        let more = named.len().saturating_sub(NAMED_MAX);
+        named.truncate(NAMED_MAX);
+        if more > 0 {
+            named.push(format!("{more} more"));
+        }
+        named.join("; ")
     }
 
     fn running(&self) -> Vec<(InstanceId, String)> {
@@ -342,12 +388,14 @@ impl Shell {
         running.filter_map(|(id, slot)| Some((id, slot.backend?.to_owned()))).collect()
     }
 
-    async fn perform_all(&mut self, orders: &mut watch::Receiver<Order>) {
+    /// Performs what the engine has decided, in order. `false` if the program is to end.
+    async fn perform_all(&mut self, orders: &watch::Receiver<Order>) -> anyhow::Result<bool> {
         while let Some(effect) = self.engine.poll_effect() {
             match effect {
                 Effect::Persist { generation, bytes } => {
-                    if !self.persist(generation, &bytes, orders).await {
-                        return;
+                    match self.disk.keep(generation, bytes, orders).await? {
+                        Kept::Yes | Kept::No => {}
+                        Kept::Ending => return Ok(false),
                     }
                 }
                 Effect::Send(message) => self.send(&message),
@@ -358,34 +406,15 @@ impl Shell {
                 }
             }
         }
-    }
-
-    /// Writes the ledger, however long the disk makes it wait: nothing that follows may
-    /// happen before. `false` if the engine is to end instead.
-    async fn persist(
-        &mut self,
-        generation: u64,
-        bytes: &[u8],
-        orders: &mut watch::Receiver<Order>,
-    ) -> bool {
-        loop {
-            match self.ledger.write(generation, bytes) {
-                Ok(()) => return true,
-                Err(error) => {
-                    tracing::error!(error = chain(&error), "the ledger cannot be written; waiting");
-                }
-            }
-            tokio::select! {
-                () = tokio::time::sleep(WRITE_AGAIN) => {}
-                _ = orders.wait_for(|order| *order == Order::Stop) => return false,
-            }
-        }
+        Ok(true)
     }
 
     fn send(&mut self, message: &Up) {
         if let Err(error) = self.link.try_send(message) {
-            tracing::warn!(%error, "a message to the cluster was lost; telling all again soon");
-            self.behind = true;
+            if self.behind.is_none() {
+                tracing::warn!(%error, "a message to the cluster was lost; telling all again");
+            }
+            self.behind = Some(Instant::now());
         }
     }
 
@@ -405,75 +434,16 @@ impl std::fmt::Debug for Shell {
     }
 }
 
-/// Joins the events of all backends into one stream.
-fn gather(
-    mounted: Vec<Mounted>,
-    background: &mut JoinSet<()>,
-) -> mpsc::Receiver<(&'static str, Event)> {
-    let (sender, receiver) = mpsc::channel(LOOKS_MAX);
-    for Mounted { backend, events } in mounted {
-        background.spawn(forward(backend.name(), events, sender.clone()));
-    }
-    receiver
-}
-
-async fn forward(
-    name: &'static str,
-    mut events: EventQueue,
-    sender: mpsc::Sender<(&'static str, Event)>,
-) {
-    while let Some(event) = events.next().await {
-        if sender.send((name, event)).await.is_err() {
-            return;
-        }
-    }
-}
-
-async fn until(due: Option<Instant>) {
+/// Waits until then; for ever if there is no then.
+pub(crate) async fn until(due: Option<Instant>) {
     match due {
         Some(due) => tokio::time::sleep_until(due).await,
         None => std::future::pending().await,
     }
 }
 
-/// Opens the ledger. One that is damaged beyond reading is put aside: the node starts with
-/// nothing desired, touches nothing that runs, and waits for its cluster.
-fn open_ledger(directory: &Path) -> anyhow::Result<(Ledger, Option<Vec<u8>>)> {
-    match Ledger::open(directory) {
-        Ok((mut ledger, record)) => {
-            if let Some(record) = &record
-                && ledger.damage().next().is_some()
-            {
-                tracing::warn!("one copy of the ledger was damaged and is mended");
-                ledger.write(record.generation, &record.bytes)?;
-            }
-            Ok((ledger, record.map(|record| record.bytes)))
-        }
-        Err(error @ LedgerError::Damaged { .. }) => {
-            let aside = directory.with_extension(format!("damaged-{}", unix_ms()));
-            tracing::error!(error = chain(&error), aside = %aside.display(), "starting anew");
-            std::fs::rename(directory, &aside)
-                .with_context(|| format!("{} cannot be put aside", directory.display()))?;
-            let (ledger, _) = Ledger::open(directory)?;
-            Ok((ledger, None))
-        }
-        Err(error) => Err(error.into()),
-    }
-}
-
-/// An error with all its causes on one line.
-fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        next = cause.source();
-    }
-    text
-}
-
-fn unix_ms() -> u64 {
+/// The wall clock.
+pub(crate) fn unix_ms() -> u64 {
     // A clock before 1970 says nothing useful; times are for people only.
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
@@ -489,3 +459,6 @@ pub fn random() -> anyhow::Result<u64> {
     // Zero is kept for "none".
     Ok(u64::from_le_bytes(bytes).max(1))
 }
+
+#[cfg(test)]
+mod tests;
