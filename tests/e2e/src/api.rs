@@ -32,6 +32,11 @@ impl Api {
         Ok(api)
     }
 
+    /// The root's address, as a client is given it.
+    pub fn base(&self) -> &str {
+        &self.base
+    }
+
     fn bearer(&self) -> String {
         format!("Bearer {}", self.token)
     }

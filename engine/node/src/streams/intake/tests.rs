@@ -60,7 +60,10 @@ impl Scene {
         let mut input = Input { program: program.clone(), reads: reads.clone() };
         let (own, grants) = (intake.clone(), granted.clone());
         let feeding = Box::pin(async move {
-            let grant = |bytes| std::future::ready(grants.lock().unwrap().push(bytes));
+            let grant = |bytes| {
+                grants.lock().unwrap().push(bytes);
+                std::future::ready(())
+            };
             feed(&own, &mut input, grant).await;
         });
         let mut scene = Self { intake, program, reads, granted, feeding };
