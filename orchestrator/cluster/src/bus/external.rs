@@ -13,6 +13,7 @@ use rumqttc::{AsyncClient, Event, EventLoop, IncomingPacketSizeLimit, MqttOption
 use rumqttc::{NetworkOptions, PublishOptions, QoS};
 use std::time::Duration;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 /// Longest packet: the longest message with its topic and properties.
 const PACKET_BYTES_MAX: usize = MESSAGE_BYTES_MAX + 8 * 1024;
@@ -25,6 +26,9 @@ const INFLIGHT_MAX: u16 = 64;
 
 /// Seconds without a word after which the broker is asked whether it is there.
 const KEEP_ALIVE_S: u16 = 20;
+
+/// A connection that has lasted this long was a good one: its loss is a first failure.
+const WELL_AFTER: Duration = Duration::from_secs(30);
 
 /// The cluster's client.
 #[derive(Debug)]
@@ -54,7 +58,7 @@ impl External {
             .set_outgoing_inflight_upper_limit(INFLIGHT_MAX);
         let (client, event_loop) = AsyncClient::builder(options).capacity(QUEUE_MAX).try_build()?;
         let (sender, events) = mpsc::channel(QUEUE_MAX);
-        let carrier = Carrier { client: client.clone(), events: sender, up: false };
+        let carrier = Carrier { client: client.clone(), events: sender, up: None };
         Ok((Self { client, events }, carrier.run(event_loop)))
     }
 }
@@ -84,22 +88,36 @@ impl Bus for External {
 struct Carrier {
     client: AsyncClient,
     events: mpsc::Sender<BusEvent>,
-    up: bool,
+    /// Since when messages come and go.
+    up: Option<Instant>,
 }
 
 impl Carrier {
     async fn run(mut self, mut event_loop: EventLoop) {
         let mut backoff = Backoff::default();
+        let mut told = String::new();
         loop {
             let failed = match event_loop.poll().await {
-                Ok(Event::Incoming(packet)) => self.incoming(packet, &mut backoff).await,
+                Ok(Event::Incoming(packet)) => self.incoming(packet, &mut told).await,
                 Ok(Event::Outgoing(_) | Event::Auth(_)) => Ok(()),
                 Err(error) => Err(error.to_string()),
             };
             let Err(why) = failed else { continue };
-            tracing::warn!("the broker is not there: {why}");
-            if std::mem::take(&mut self.up) && self.events.send(BusEvent::Down).await.is_err() {
-                return;
+            // A connection on which not all went well is given up: only a new one is asked for
+            // subscriptions again. What waits to be sent goes out first on that.
+            event_loop.clean();
+            if told != why {
+                tracing::warn!("the broker is not there: {why}");
+                told = why;
+            }
+            if let Some(since) = self.up.take() {
+                // A shorter one was perhaps ended by another cluster with this one's id.
+                if since.elapsed() >= WELL_AFTER {
+                    backoff.reset();
+                }
+                if self.events.send(BusEvent::Down).await.is_err() {
+                    return;
+                }
             }
             // Without randomness all clusters of a broker come back together.
             let random = getrandom::u64().unwrap_or_default();
@@ -107,7 +125,7 @@ impl Carrier {
         }
     }
 
-    async fn incoming(&mut self, packet: Packet, backoff: &mut Backoff) -> Result<(), String> {
+    async fn incoming(&mut self, packet: Packet, told: &mut String) -> Result<(), String> {
         let event = match packet {
             Packet::ConnAck(_) => {
                 let all = filters().map(|filter| SubscribeFilter::new(filter, QoS::AtLeastOnce));
@@ -122,8 +140,8 @@ impl Carrier {
                 if let Some(refused) = ack.return_codes.iter().find(|code| !granted(code)) {
                     return Err(format!("it refuses to tell of nodes: {refused:?}"));
                 }
-                backoff.reset();
-                self.up = true;
+                told.clear();
+                self.up = Some(Instant::now());
                 BusEvent::Up
             }
             Packet::Publish(publish) => {
@@ -142,3 +160,6 @@ impl Carrier {
         self.events.send(event).await.map_err(|_| "this cluster is stopping".to_owned())
     }
 }
+
+#[cfg(test)]
+mod tests;
