@@ -33,6 +33,7 @@ mod config;
 mod container;
 mod exec;
 mod image;
+mod leaked;
 mod lifecycle;
 mod logs;
 mod metrics;

@@ -7,7 +7,7 @@ use crate::backend::{Inner, digest, whole};
 use crate::image::info::Image;
 use crate::image::reference::Reference;
 use crate::rpc::{QUICK, RUNTIME, failed, found, made};
-use crate::{container, metrics, task, validate, watch};
+use crate::{container, leaked, metrics, task, validate, watch};
 use containerd_client::services::v1::{
     CreateTaskRequest, ListTasksRequest, MetricsRequest, ResumeTaskRequest, StartRequest,
 };
@@ -30,6 +30,13 @@ const DYING: Duration = Duration::from_secs(30);
 /// what a start of before left.
 const START_TRIES: u32 = 100;
 const START_WAIT: Duration = Duration::from_millis(100);
+
+/// How often a shim that does not start is tried again, with the pause above, and what
+/// containerd says of it. It has one folder for a task's name, and after an engine was killed in
+/// the middle of a start it removes that folder while the next start already uses it.
+const SHIM_TRIES: u32 = 30;
+const NO_SHIM: &str = "failed to start shim";
+const NO_FOLDER: &str = "/rootfs: no such file or directory";
 
 /// What the engine keeps for us.
 #[derive(Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -76,6 +83,7 @@ pub(crate) async fn prepare(inner: &Arc<Inner>, id: &WorkloadId, spec: &Spec) ->
         if inner.started_unix_ms(id).is_some() {
             return handle(id, spec);
         }
+        clear_the_way(inner, id).await?;
     }
     let progress = |done, all| inner.listener.push(Event::Progress(id.clone(), done, all));
     let image = inner.images.ensure(&inner.rpc, &inner.config, &reference, &progress).await?;
@@ -125,6 +133,15 @@ async fn create_rest(inner: &Inner, id: &WorkloadId, image: &Image) -> Result<bo
     Ok(true)
 }
 
+/// An engine before this one may have been killed while it started this: containerd then takes
+/// away what it had begun, and a start that comes too early is given the shim that goes.
+async fn clear_the_way(inner: &Inner, id: &WorkloadId) -> Result<()> {
+    match task::get(inner, id).await? {
+        None => leaked::end(inner, id).await,
+        Some(_) => Ok(()),
+    }
+}
+
 /// See [`marram_backend_api::Backend::start`].
 pub(crate) async fn start(inner: &Arc<Inner>, handle: &Handle) -> Result<Handle> {
     let state = state(handle)?;
@@ -141,9 +158,19 @@ pub(crate) async fn start(inner: &Arc<Inner>, handle: &Handle) -> Result<Handle>
 
 async fn started(inner: &Inner, id: &WorkloadId, state: &State) -> Result<()> {
     const DOING: &str = "starting the container";
-    for _ in 0..START_TRIES {
-        if inner.started_unix_ms(id).is_none() && create_task(inner, id, state).await? {
-            return start_task(inner, id).await;
+    for number in 1..=START_TRIES {
+        if inner.started_unix_ms(id).is_none() {
+            match create_task(inner, id, state).await {
+                Ok(true) => return start_task(inner, id).await,
+                Ok(false) => {}
+                Err(error)
+                    if number <= SHIM_TRIES
+                        && [NO_SHIM, NO_FOLDER].iter().any(|text| error.why.contains(text)) =>
+                {
+                    tracing::debug!(error = error.chain(), number, "trying the shim again");
+                }
+                Err(error) => return Err(error),
+            }
         }
         let task = task::get(inner, id).await?;
         match task.as_ref().map(Process::status) {
@@ -297,7 +324,7 @@ pub(crate) async fn destroy(inner: &Arc<Inner>, id: &WorkloadId) -> Result<()> {
 
 async fn destroyed(inner: &Inner, id: &WorkloadId) -> Result<()> {
     match task::get(inner, id).await?.map(|task| task.status()) {
-        None => {}
+        None => leaked::end(inner, id).await?,
         Some(Status::Created) => remove_created(inner, id).await?,
         Some(_) => {
             kill_and_wait(inner, id).await?;
@@ -350,8 +377,10 @@ pub(crate) async fn recover(inner: &Arc<Inner>, handle: &Handle) -> Result<Obser
     }
     let task = task::get(inner, id).await?;
     let seen = task::observed(inner, id, task.as_ref());
-    if matches!(seen, Observed::Exited(_)) {
-        inner.finish_log(id);
+    match seen {
+        Observed::Exited(_) => inner.finish_log(id),
+        Observed::Prepared => clear_the_way(inner, id).await?,
+        _ => {}
     }
     Ok(seen)
 }
