@@ -169,20 +169,26 @@ impl NativeBackend {
                 }
                 Seen::Absent | Seen::Prepared => {}
             }
-            let orders = self.renew_group(&workload, orders).await?;
-            if self.start_shim(&workload, &orders).await? {
+            if let Some(orders) = self.renew_group(&workload, orders).await?
+                && self.start_shim(&workload, &orders).await?
+            {
                 return Ok(handle.clone());
             }
             // Another shim was quicker; what became of it shows in the next look.
         }
     }
 
-    /// Groups do not survive a reboot, and a start that was cut may have left processes.
-    async fn renew_group(&self, workload: &Workload, orders: RunSpec) -> Result<RunSpec> {
+    /// Groups do not survive a reboot, and a start that was cut may have left processes. `None`:
+    /// they are those of a shim that an engine before this one had started, and that came late.
+    async fn renew_group(&self, workload: &Workload, orders: RunSpec) -> Result<Option<RunSpec>> {
         let failed = io_error("making the cgroup");
         if let Some(group) = &orders.group
             && !group.pids().map_err(&failed)?.is_empty()
         {
+            // A shim has its lock before it puts anything into the group.
+            if workload.supervisor().map_err(&failed)?.is_some() {
+                return Ok(None);
+            }
             workload.kill_all().await?;
         }
         let request = files::load::<Request>(&workload.dir, REQUEST).map_err(&failed)?;
@@ -196,7 +202,7 @@ impl NativeBackend {
         if renewed != orders {
             files::store(&workload.dir, files::SPEC, &renewed).map_err(&failed)?;
         }
-        Ok(renewed)
+        Ok(Some(renewed))
     }
 
     /// Starts a shim and hears how it went; `false` if another one has the workload.
