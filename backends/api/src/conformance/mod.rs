@@ -20,6 +20,7 @@
 mod exec;
 mod exits;
 mod interrupt;
+mod kill;
 mod lifecycle;
 mod limits;
 mod logs;
@@ -203,6 +204,10 @@ cases! {
     interrupted_stop = interrupt::stop;
     /// The same for destroy.
     interrupted_destroy = interrupt::destroy;
+    /// An engine killed while it prepares and starts leaves what the next one finishes or clears.
+    killed_on_the_way_up = kill::on_the_way_up;
+    /// The same for one that stops and destroys.
+    killed_on_the_way_down = kill::on_the_way_down;
     /// Output is read by cursor, in pieces of any size.
     logs_by_cursor = logs::by_cursor;
     /// Both outputs are kept.
