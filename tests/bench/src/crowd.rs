@@ -27,7 +27,7 @@ const NODES: u32 = 10;
 /// As many nodes make the cost of one visible beside everything else.
 const MANY_NODES: u32 = 210;
 
-/// Ticks of processor time are a thirtieth of a percent in this time.
+/// Half of the nodes are heard of once in this time.
 const WINDOW: Duration = Duration::from_secs(30);
 
 /// Until what an arrival takes for a moment is given back.
@@ -107,7 +107,7 @@ fn of_ten(table: &mut Table, (cluster, root): (f64, f64), used: (Use, Use)) {
             what: "cluster, the same: processor", budget: "≤ 0.2 % of one core", known: ""
         },
         &[(processor, 0.2)],
-        format!("{processor:.2} %"),
+        format!("{processor:.3} %"),
     );
     table.promised(
         Promise {
@@ -119,7 +119,7 @@ fn of_ten(table: &mut Table, (cluster, root): (f64, f64), used: (Use, Use)) {
         format!("{root:.2} MiB"),
     );
     let processor = used.1.processor_percent;
-    table.noted("root, the same: processor", format!("{processor:.2} % of one core"));
+    table.noted("root, the same: processor", format!("{processor:.3} % of one core"));
 }
 
 /// Waits until the root knows of so many nodes in all.

@@ -33,14 +33,23 @@ fn field(path: &str, key: &str) -> anyhow::Result<f64> {
     number.parse().with_context(|| format!("{key}{line} in {path}"))
 }
 
-/// Processor time that a process has used, in seconds; the kernel counts in ticks.
-pub(crate) fn processor_s(pid: u32) -> anyhow::Result<f64> {
+/// Processor time that a process has used, in seconds. The scheduler tells it of each thread
+/// to the nanosecond; threads that have ended are in a coarser sum only.
+fn processor_s(pid: u32) -> anyhow::Result<f64> {
     let text = fs::read_to_string(format!("/proc/{pid}/stat"))?;
     let (_, rest) = text.rsplit_once(')').context("no name in stat")?;
     let numbers: Vec<&str> = rest.split_whitespace().collect();
     let ticks = |at: usize| numbers.get(at).context("a short stat")?.parse::<f64>().context("stat");
     let per_second = rustix::param::clock_ticks_per_second();
-    Ok((ticks(11)? + ticks(12)?) / f64::from(u32::try_from(per_second)?))
+    let coarse = (ticks(11)? + ticks(12)?) / f64::from(u32::try_from(per_second)?);
+    let mut fine = 0.0;
+    for thread in fs::read_dir(format!("/proc/{pid}/task"))?.flatten() {
+        // One that ends meanwhile is in the coarse sum.
+        let text = fs::read_to_string(thread.path().join("schedstat")).unwrap_or_default();
+        let nanoseconds = text.split_whitespace().next().and_then(|number| number.parse().ok());
+        fine += nanoseconds.unwrap_or(0.0) / 1e9;
+    }
+    Ok(coarse.max(fine))
 }
 
 /// Payload that went over a connection, and what the headers of TCP and IP add.
@@ -111,11 +120,16 @@ impl Gauge {
     }
 }
 
-/// Processes that run a program of this build on this site's behalf, by its file.
-pub(crate) fn processes_of(program: &str) -> anyhow::Result<Vec<u32>> {
-    let file = programs()?.join(program).canonicalize()?;
-    let runs_it = |pid: &u32| fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|e| e == file);
-    Ok(all_pids()?.into_iter().filter(runs_it).collect())
+/// The shims of a site's workloads, known by the site's folder among their arguments.
+pub(crate) fn shims(site: &Site) -> anyhow::Result<Vec<u32>> {
+    let file = programs()?.join("marram-shim").canonicalize()?;
+    let folder = site.folder().to_string_lossy().into_owned();
+    let is = |pid: &u32| {
+        let runs_it = fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|e| e == file);
+        let line = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        runs_it && line.contains(&folder)
+    };
+    Ok(all_pids()?.into_iter().filter(is).collect())
 }
 
 /// The process whose command line is this.
@@ -194,6 +208,6 @@ mod tests {
         assert!(pss_mib(pid).expect("Linux tells") > 0.1);
         let used = Gauge::start(pid).expect("Linux tells").end().expect("Linux tells");
         assert!(used.processor_percent >= 0.0 && used.written_mib_per_day >= 0.0);
-        assert!(processes_of("no such program").is_err());
+        assert_eq!(process_with(&["no", "such"]).ok(), None);
     }
 }

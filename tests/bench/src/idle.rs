@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 const EMPTY: Duration = Duration::from_secs(10);
 
 /// One keep-alive and one heartbeat of telemetry fall in this time, so that traffic is what it
-/// is all day, and a tick of processor time is a sixtieth of a percent.
+/// is all day.
 const WINDOW: Duration = Duration::from_secs(60);
 
 const EXAMPLE: &str = include_str!("../../../examples/clientsrvr.json");
@@ -37,7 +37,7 @@ pub(crate) fn measure(table: &mut Table, site: &Site) -> anyhow::Result<()> {
     scenes::deploy_document(&api, &serde_json::from_str(EXAMPLE)?)?;
     scenes::settle(site)?;
     table.noted("memory with the example's two containers: node / cluster / root", memory(site)?);
-    table.noted("memory of a container's shim, with two of them", shims()?);
+    table.noted("memory of a container's shim, with two of them", shims(site)?);
     scenes::remove_all(&api)?;
     Ok(())
 }
@@ -49,8 +49,8 @@ fn memory(site: &Site) -> anyhow::Result<String> {
 }
 
 /// The mean over all shims that run now, which share their code.
-pub(crate) fn shims() -> anyhow::Result<String> {
-    let pids = gauges::processes_of("marram-shim")?;
+pub(crate) fn shims(site: &Site) -> anyhow::Result<String> {
+    let pids = gauges::shims(site)?;
     if pids.is_empty() {
         return Ok("none runs".to_owned());
     }
@@ -107,7 +107,7 @@ fn one_container(table: &mut Table, site: &Site, seen: &Seen) -> anyhow::Result<
     table.promised(
         Promise { what: "node, the same: processor", budget: "≤ 0.1 % of one core", known: "" },
         &[(processor, 0.1)],
-        format!("{processor:.2} %"),
+        format!("{processor:.3} %"),
     );
     table.promised(
         Promise {
@@ -138,11 +138,11 @@ fn one_container(table: &mut Table, site: &Site, seen: &Seen) -> anyhow::Result<
         format!("{of_cluster:.1} / {of_root:.1} MiB"),
     );
     let (of_cluster, of_root) = (cluster.processor_percent, root.processor_percent);
-    table.noted(PROCESSOR, format!("{of_cluster:.2} / {of_root:.2} % of one core"));
+    table.noted(PROCESSOR, format!("{of_cluster:.3} / {of_root:.3} % of one core"));
     table.noted(
         "traffic of a cluster's tunnel with one idle node, both ways",
         format!("{:.1} bytes/s, {:.1} with headers", tunnel.payload, tunnel.wire),
     );
-    table.noted("memory of a container's shim, with one of them", shims()?);
+    table.noted("memory of a container's shim, with one of them", shims(site)?);
     Ok(())
 }

@@ -54,8 +54,10 @@ fn with_workloads(table: &mut Table, site: &mut Site) -> anyhow::Result<()> {
     }
     let count = 2 * WORKLOADS;
     scenes::calmly("all to run", || api.all_are("running", count).then_some(()))?;
-    table
-        .noted("memory of a process's or container's shim, with 20 of them", crate::idle::shims()?);
+    table.noted(
+        "memory of a process's or container's shim, with 20 of them",
+        crate::idle::shims(site)?,
+    );
     let before = workloads()?;
     ensure!(before.len() == count, "{} of {count} workloads", before.len());
     let watch = Watch::start(&api)?;
