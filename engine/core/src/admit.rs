@@ -31,15 +31,15 @@ pub(crate) fn backend<'a>(
     Err(text)
 }
 
-/// Whether the node has room, given all other workloads that it has taken.
+/// Whether the node has room, given what others claim of it.
 pub(crate) fn room<'a>(
     workload: &Workload,
-    others: impl Iterator<Item = &'a Workload>,
+    claims: impl Iterator<Item = &'a Workload>,
     host: &Summary,
 ) -> Result<(), String> {
     let mut taken = Resources::default();
     let mut count = 1;
-    for other in others {
+    for other in claims {
         taken = taken.plus(other.spec.resources);
         count += 1;
         let clash = workload.spec.ports.iter().find(|port| {

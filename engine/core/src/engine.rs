@@ -3,24 +3,29 @@
 //! Handlers change slots and note what follows; `settle` then gives out effects in the one
 //! order that is safe: persist, act, report.
 
-use crate::ledger::{Entry, HeldEntry, Ledger};
-use crate::slot::{Follow, Held, NEVER_MS, Phase, Slot, SlotView};
+use crate::ledger::Ledger;
+use crate::slot::{Admission, Follow, Slot, SlotView};
 use crate::telemetry::Filter;
-use crate::{BackendFacts, Effect, HandleBytes, Identity, Input, LedgerError, Now, Outcome, admit};
+use crate::{BackendFacts, Effect, Identity, Input, LedgerError, Now, admit};
 use marram_backend_api::Observed;
 use marram_protocol::desired::{Desired, Step};
 use marram_protocol::id::InstanceId;
 use marram_protocol::state::InstanceState;
-use marram_protocol::v1::{
-    ChildKind, Down, Generation, Hello, InstanceStatus, Scope, Summary, Up, Workload,
-};
+use marram_protocol::v1::{ChildKind, Down, Generation, Hello, InstanceStatus, Scope, Summary, Up};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// Statuses in one message: with the longest details it stays under the message limit.
 const STATUSES_MAX: usize = 200;
 
+/// How long an instance waits for another to leave before it is refused: longer than a
+/// usual grace period, shorter than an operator's patience.
+const LEAVING_PATIENCE_MS: u64 = 60_000;
+
+/// How long one that never ran waits after a start for a backend that is not up yet.
+const START_PATIENCE_MS: u64 = 300_000;
+
 /// A node, as a state machine.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Engine {
     identity: Identity,
     desired: Desired,
@@ -39,7 +44,7 @@ pub struct Engine {
 }
 
 /// What follows from an input, not yet in order.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct Notes {
     persist: bool,
     report: BTreeSet<InstanceId>,
@@ -47,6 +52,8 @@ struct Notes {
     sends: Vec<Up>,
     /// The cluster is to be told everything.
     snapshot: bool,
+    /// Something may be taken now that could not be before.
+    readmit: bool,
 }
 
 impl Engine {
@@ -58,7 +65,8 @@ impl Engine {
     ) -> Result<Self, LedgerError> {
         let ledger = ledger.map(Ledger::decode).transpose()?.unwrap_or_default();
         let wanted = ledger.entries.iter().filter_map(|e| e.desired.clone()).collect();
-        let slots = ledger.entries.into_iter().map(|e| (e.instance, restored(e, now))).collect();
+        let restored = |entry: crate::ledger::Entry| (entry.instance, Slot::restored(entry, now));
+        let slots = ledger.entries.into_iter().map(restored).collect();
         Ok(Self {
             identity,
             desired: Desired::restore(ledger.generation, wanted),
@@ -84,7 +92,7 @@ impl Engine {
             Input::LinkUp => self.link_up(),
             Input::LinkDown => self.link_up = false,
             Input::Parent(message) => self.parent(message, now),
-            Input::Done(id, outcome) => self.done(id, outcome, now),
+            Input::Done(id, outcome) => self.each(id, |slot| slot.done(outcome, now)),
             Input::Exited(id, exit) => self.each(id, |slot| slot.exited(&exit, now)),
             Input::Progress(id, done, all) => self.each(id, |slot| slot.progress(done, all, now)),
             Input::Telemetry(sample) => {
@@ -110,8 +118,8 @@ impl Engine {
 
     /// When [`Engine::handle_timeout`] has something to do, on the clock of `mono_ms`.
     pub fn poll_timeout(&self) -> Option<u64> {
-        self.host.as_ref()?;
-        self.slots.values().filter_map(|slot| slot.due_ms(self.draining)).min()
+        let prepares = self.host.is_some() && !self.draining;
+        self.slots.values().filter_map(|slot| slot.due_ms(prepares)).min()
     }
 
     /// All instances that the node knows.
@@ -130,6 +138,7 @@ impl Engine {
     }
 
     fn host(&mut self, summary: Summary, facts: Vec<(String, String)>) {
+        self.notes.readmit = true;
         let known = self.host.replace((summary.clone(), facts));
         if self.link_up && known.is_none_or(|(known, _)| known != summary) {
             self.notes.sends.push(Up::Summary(summary));
@@ -157,12 +166,14 @@ impl Engine {
         if let Down::Welcome { epoch, .. } = message {
             return self.desired.welcome(epoch);
         }
+        let before = self.desired.generation();
         match self.desired.receive(message) {
             Step::Ignored => {}
             Step::Ask(question) => self.notes.sends.push(*question),
             // A cluster of this version never sends more; one that does is not followed.
             Step::TooMany(_) => {}
             Step::Applied { changed, whole } => {
+                self.notes.persist |= !changed.is_empty() || before != self.desired.generation();
                 self.applied(&changed, now);
                 self.notes.snapshot |= whole;
             }
@@ -170,7 +181,6 @@ impl Engine {
     }
 
     fn applied(&mut self, changed: &BTreeSet<InstanceId>, now: Now) {
-        self.notes.persist = true;
         for id in changed {
             let workload = self.desired.workloads().get(id).cloned();
             match (self.slots.get_mut(id), workload) {
@@ -202,11 +212,7 @@ impl Engine {
         }
         match self.slots.get_mut(&id) {
             None => drop(self.slots.insert(id, Slot::stray(id, backend, now))),
-            Some(slot) if slot.held.is_none() && !slot.busy => {
-                let held = Held { backend: backend.to_owned(), digest: 0, handle: None };
-                slot.held = Some(held);
-                slot.phase = Phase::Ended { at_ms: now.mono_ms };
-            }
+            Some(slot) if slot.held.is_none() && !slot.busy => slot.found(backend, now),
             // Held by another backend: it will be seen again when that one has let go.
             Some(_) => {}
         }
@@ -218,31 +224,16 @@ impl Engine {
         found: Option<Vec<(InstanceId, Observed)>>,
         now: Now,
     ) {
+        self.notes.readmit = true;
         let name = facts.name.clone();
         self.backends.insert(name.clone(), facts);
         let Some(found) = found else { return };
-        let found: BTreeMap<InstanceId, Observed> = found.into_iter().collect();
-        for (id, slot) in &mut self.slots {
-            if slot.busy || slot.held.as_ref().is_none_or(|held| held.backend != name) {
-                continue;
+        for slot in self.slots.values_mut() {
+            if slot.held.as_ref().is_some_and(|held| held.backend == name) {
+                slot.listed(now);
             }
-            let follow = match (found.get(id), slot.phase) {
-                (None, _) => slot.observed(Observed::Absent, now),
-                (Some(_), Phase::Unseen { .. } | Phase::Running) => {
-                    let has_handle = slot.held.as_ref().is_some_and(|h| h.handle.is_some());
-                    let at_ms = now.mono_ms;
-                    // Without a handle it was never started: begin anew.
-                    slot.phase = match has_handle {
-                        true => Phase::Unseen { at_ms },
-                        false => Phase::Ended { at_ms },
-                    };
-                    Follow::default()
-                }
-                (Some(_), _) => Follow::default(),
-            };
-            self.notes.follow(*id, follow);
         }
-        for id in found.into_keys() {
+        for (id, _) in found {
             let held = self.slots.get(&id).and_then(|slot| slot.held.as_ref());
             if held.is_none_or(|held| held.backend != name) {
                 self.found_unheld(id, &name, now);
@@ -250,15 +241,12 @@ impl Engine {
         }
     }
 
-    fn done(&mut self, id: InstanceId, outcome: Outcome, now: Now) {
-        self.each(id, |slot| slot.done(outcome, now));
-    }
-
     fn each(&mut self, id: InstanceId, change: impl FnOnce(&mut Slot) -> Follow) {
-        if let Some(slot) = self.slots.get_mut(&id) {
-            let follow = change(slot);
-            self.notes.follow(id, follow);
-        }
+        let Some(slot) = self.slots.get_mut(&id) else { return };
+        let held = slot.held.is_some();
+        let follow = change(slot);
+        self.notes.readmit |= held && slot.held.is_none();
+        self.notes.follow(id, follow);
     }
 
     /// Gives new instances a backend or refuses them, finds what is due, and puts it all
@@ -291,28 +279,43 @@ impl Engine {
 
     fn admit_due(&mut self, now: Now) {
         let Some((host, _)) = self.host.as_ref().filter(|_| !self.draining) else { return };
-        let due = |slot: &Slot| {
-            let idle = matches!(slot.phase, Phase::Idle { at_ms } if at_ms <= now.mono_ms);
-            idle && slot.held.is_none() && !slot.busy
-        };
-        let ids: Vec<InstanceId> =
-            self.slots.iter().filter(|(_, slot)| due(slot)).map(|(id, _)| *id).collect();
-        for id in ids {
-            let Some(workload) = self.slots.get(&id).and_then(|s| s.desired.clone()) else {
-                continue;
-            };
-            let others = self
-                .slots
-                .iter()
-                .filter(|(other, slot)| **other != id && slot.holds_room())
-                .filter_map(|(_, slot)| slot.desired.as_ref());
-            let verdict = admit::room(&workload, others, host)
-                .and_then(|()| admit::backend(&workload, self.backends.values()));
-            let verdict = verdict.map(str::to_owned);
+        if std::mem::take(&mut self.notes.readmit) {
+            self.slots.values_mut().for_each(|slot| slot.look_again(now));
+        }
+        let due = self.slots.iter().filter(|(_, slot)| slot.is_admission_due(now));
+        for id in due.map(|(id, _)| *id).collect::<Vec<_>>() {
+            let Some(admission) = self.judge(id, host, now) else { continue };
             let Some(slot) = self.slots.get_mut(&id) else { continue };
-            let follow = slot.admitted(verdict, &workload, now);
+            let follow = slot.admitted(admission, now);
             self.notes.follow(id, follow);
         }
+    }
+
+    fn judge(&self, id: InstanceId, host: &Summary, now: Now) -> Option<Admission> {
+        let slot = self.slots.get(&id)?;
+        let workload = slot.desired.as_ref()?;
+        let claims = |leaving: bool| {
+            let others = self.slots.iter().filter(move |(other, _)| **other != id);
+            others.flat_map(move |(_, slot)| slot.claims(leaving))
+        };
+        let waited_ms = now.mono_ms.saturating_sub(slot.asked_ms);
+        if let Err(why) = admit::room(workload, claims(false), host) {
+            return Some(Admission::Refuse(why));
+        }
+        let backend = match admit::backend(workload, self.backends.values()) {
+            Ok(backend) => backend.to_owned(),
+            // It ran here before, or was to: what it needs will be up, as a daemon that
+            // starts late.
+            Err(why) if slot.has_run || (slot.restored && waited_ms < START_PATIENCE_MS) => {
+                return Some(Admission::Wait(why));
+            }
+            Err(why) => return Some(Admission::Refuse(why)),
+        };
+        Some(match admit::room(workload, claims(true), host) {
+            Ok(()) => Admission::Take(backend),
+            Err(why) if waited_ms < LEAVING_PATIENCE_MS => Admission::Wait(why),
+            Err(why) => Admission::Refuse(why),
+        })
     }
 
     /// Removes slots of which nothing is left, with a last word to the cluster.
@@ -358,22 +361,10 @@ impl Engine {
     }
 
     fn ledger(&self) -> Ledger {
-        let entry = |(id, slot): (&InstanceId, &Slot)| Entry {
-            instance: *id,
-            desired: slot.desired.clone(),
-            held: slot.held.as_ref().map(|held| HeldEntry {
-                backend: held.backend.clone(),
-                digest: held.digest,
-                handle: held.handle.as_ref().map(Into::into),
-            }),
-            completed: slot.status.state == InstanceState::Completed,
-            restarts: slot.status.restarts,
-            exit: slot.status.exit,
-        };
         Ledger {
             writes: self.writes,
             generation: self.desired.generation(),
-            entries: self.slots.iter().map(entry).collect(),
+            entries: self.slots.values().map(Slot::entry).collect(),
         }
     }
 }
@@ -385,34 +376,6 @@ impl Notes {
             self.report.insert(id);
         }
     }
-}
-
-/// A slot as it was written down.
-fn restored(entry: Entry, now: Now) -> Slot {
-    let empty = || Workload {
-        instance: entry.instance,
-        revision: 0,
-        name: String::new(),
-        spec: Default::default(),
-    };
-    let mut slot = Slot::new(entry.desired.clone().unwrap_or_else(empty), now);
-    slot.desired = entry.desired;
-    slot.has_run = true;
-    slot.status.restarts = entry.restarts;
-    slot.status.exit = entry.exit;
-    slot.held = entry.held.map(|held| Held {
-        backend: held.backend,
-        digest: held.digest,
-        handle: held.handle.map(HandleBytes::from),
-    });
-    if entry.completed {
-        slot.phase = Phase::Over;
-        slot.set_state(InstanceState::Completed, "", now);
-    } else if slot.held.is_some() {
-        slot.phase = Phase::Unseen { at_ms: NEVER_MS };
-        slot.set_state(InstanceState::Unknown, "the engine has started and looks for it", now);
-    }
-    slot
 }
 
 #[cfg(test)]

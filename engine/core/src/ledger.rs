@@ -34,9 +34,23 @@ pub(crate) struct Entry {
     /// `None`: to be removed.
     pub(crate) desired: Option<Workload>,
     pub(crate) held: Option<HeldEntry>,
-    pub(crate) completed: bool,
+    pub(crate) ending: Ending,
     pub(crate) restarts: u32,
     pub(crate) exit: Option<ExitCause>,
+}
+
+/// Why an instance is not run again, though it is desired. Whoever is above was told and
+/// may have decided by it, so a restart changes nothing about it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Ending {
+    /// It is run.
+    None,
+    /// It has done what it should.
+    Completed,
+    /// It ended too often.
+    Dead,
+    /// This node does not take it.
+    Refused,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -54,9 +68,13 @@ impl Ledger {
 
     pub(crate) fn decode(bytes: &[u8]) -> Result<Self, LedgerError> {
         match bytes.split_first() {
-            Some((&VERSION, body)) => {
-                postcard::from_bytes(body).map_err(|e| LedgerError::Damaged(e.to_string()))
-            }
+            Some((&VERSION, body)) => match postcard::take_from_bytes(body) {
+                Ok((ledger, [])) => Ok(ledger),
+                Ok((_, rest)) => {
+                    Err(LedgerError::Damaged(format!("{} bytes too long", rest.len())))
+                }
+                Err(error) => Err(LedgerError::Damaged(error.to_string())),
+            },
             other => Err(LedgerError::Version(other.map(|(version, _)| *version))),
         }
     }
@@ -73,3 +91,6 @@ impl From<(u16, Vec<u8>)> for HandleBytes {
         Self { version, state }
     }
 }
+
+#[cfg(test)]
+mod tests;

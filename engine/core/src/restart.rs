@@ -42,13 +42,14 @@ pub(crate) fn judge(spec: &ServiceSpec, reason: ExitReason, failures: u32) -> Ve
     } else {
         spec.restart
     };
-    // A host that went down under a workload is no fault of it.
+    // A host that went down under a workload is no fault of it: it starts at once and is never
+    // given up. One that is lost again and again waits all the same, or it would spin.
     let lost = reason == ExitReason::Lost;
     match (policy, reason.is_success()) {
         (RestartPolicy::OnFailure | RestartPolicy::Never, true) => Verdict::Completed,
         (RestartPolicy::Never, false) => Verdict::Dead,
         (RestartPolicy::Always | RestartPolicy::OnFailure, _) if lost => {
-            Verdict::Again { wait_ms: 0 }
+            Verdict::Again { wait_ms: failures.checked_sub(1).map_or(0, backoff_ms) }
         }
         (RestartPolicy::Always | RestartPolicy::OnFailure, _) if failures >= FAILURES_MAX => {
             Verdict::Dead
@@ -74,7 +75,9 @@ mod tests {
             (false, Always, Signal(9), 9, again(256_000)),
             (false, Always, OutOfMemory, 11, again(BACKOFF_MAX_MS)),
             (false, Always, Code(1), FAILURES_MAX, Verdict::Dead),
-            (false, Always, Lost, FAILURES_MAX, again(0)),
+            (false, Always, Lost, 0, again(0)),
+            (false, Always, Lost, 1, again(500)),
+            (false, Always, Lost, FAILURES_MAX + 1, again(BACKOFF_MAX_MS)),
             (true, Always, Code(0), 0, Verdict::Completed),
             (true, Always, Code(1), 0, again(500)),
             (false, OnFailure, Code(0), 0, Verdict::Completed),

@@ -11,17 +11,25 @@
 //! ```
 //!
 //! One effect is in flight at most: while `busy`, [`Slot::next`] gives nothing, and what
-//! the result means is decided when it comes, by what is desired then.
+//! the result means is decided when it comes (see `outcome`), by what is desired then.
+//!
+//! Invariants: the phase tells which effect is in flight (Idle: prepare, Prepared: start,
+//! Running: stop, Unseen: recover, Ended, Over and Refused: destroy), so a change of desire
+//! leaves it alone meanwhile; every phase but Idle, Over and Refused holds something; a wait
+//! that is over always gives an effect or another phase, so nobody spins.
 
-use crate::restart::{self, Verdict};
-use crate::{Effect, HandleBytes, Now, Outcome};
-use marram_backend_api::{ErrorKind, Exit, ExitReason, Observed};
+mod outcome;
+
+use crate::ledger::{Ending, Entry, HeldEntry};
+use crate::{Effect, HandleBytes, Now};
+use marram_backend_api::Exit;
 use marram_protocol::id::InstanceId;
 use marram_protocol::state::InstanceState;
-use marram_protocol::v1::{ExitCause, InstanceStatus, ServiceSpec, Workload};
+use marram_protocol::v1::{InstanceStatus, ServiceSpec, Workload};
 
-/// Attempts to prepare one that never ran here, before another node shall try.
-const PREPARES_MAX: u32 = 6;
+/// Between two looks at whether an instance can be taken, if nothing has happened that
+/// could change it: looking costs nothing outside the engine.
+const ADMIT_INTERVAL_MS: u64 = 30_000;
 
 /// Where a slot stands when nothing is in flight.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,16 +66,31 @@ pub(crate) struct Slot {
     pub(crate) instance: InstanceId,
     /// What is desired; `None` to be removed.
     pub(crate) desired: Option<Workload>,
+    /// Digest of what is desired: it is compared at every input.
+    wanted: Option<u64>,
     pub(crate) held: Option<Held>,
+    /// What `held` was made for, once something else is desired: until it is gone, it has
+    /// its memory and its ports.
+    former: Option<Workload>,
     pub(crate) phase: Phase,
     pub(crate) busy: bool,
     pub(crate) status: InstanceStatus,
-    /// Failures in a row, of starting or of running.
-    pub(crate) failures: u32,
-    /// It has run here at least once.
+    /// Ends in a row of runs that were short.
+    failures: u32,
+    /// Effects in a row that failed, since it last ran.
+    attempts: u32,
+    /// What is desired was made ready here at least once.
     pub(crate) has_run: bool,
-    running_since_ms: u64,
-    progress_told_ms: u64,
+    /// It came out of the ledger.
+    pub(crate) restored: bool,
+    /// When what is desired was asked for.
+    pub(crate) asked_ms: u64,
+    /// Not taken yet, for a reason that may pass by itself.
+    waits: bool,
+    /// The last attempt to clear away failed: the next one waits for its time.
+    clearing_failed: bool,
+    running_since_ms: Option<u64>,
+    progress_told_ms: Option<u64>,
     /// Came while an effect was in flight; judged after it.
     early_exit: Option<Exit>,
 }
@@ -79,6 +102,17 @@ pub(crate) struct Follow {
     pub(crate) persist: bool,
     /// The cluster must hear of it.
     pub(crate) report: bool,
+}
+
+/// The node's word on an instance that it is told to run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Admission {
+    /// On this backend.
+    Take(String),
+    /// Not now; what is in the way will go by itself.
+    Wait(String),
+    /// Not here.
+    Refuse(String),
 }
 
 /// A slot as shells and tests see it.
@@ -99,10 +133,7 @@ const REPORT: Follow = Follow { persist: false, report: true };
 const PERSIST: Follow = Follow { persist: true, report: true };
 
 /// No input has set a time yet.
-pub(crate) const NEVER_MS: u64 = u64::MAX;
-
-/// Progress is told this often at most.
-const PROGRESS_INTERVAL_MS: u64 = 2_000;
+const NEVER_MS: u64 = u64::MAX;
 
 impl Slot {
     pub(crate) fn new(workload: Workload, now: Now) -> Self {
@@ -111,26 +142,106 @@ impl Slot {
         status.revision = workload.revision;
         Self {
             instance: workload.instance,
+            wanted: Some(workload.digest()),
             desired: Some(workload),
             held: None,
+            former: None,
             phase: Phase::Idle { at_ms: now.mono_ms },
             busy: false,
             status,
             failures: 0,
+            attempts: 0,
             has_run: false,
-            running_since_ms: 0,
-            progress_told_ms: 0,
+            restored: false,
+            asked_ms: now.mono_ms,
+            waits: false,
+            clearing_failed: false,
+            running_since_ms: None,
+            progress_told_ms: None,
             early_exit: None,
         }
     }
 
+    /// One of which nothing is desired.
+    fn unwanted(instance: InstanceId, now: Now) -> Self {
+        let spec = ServiceSpec::default();
+        let nothing = Workload { instance, revision: 0, name: String::new(), spec };
+        Self { desired: None, wanted: None, ..Self::new(nothing, now) }
+    }
+
     /// Something that exists and is not desired, to be cleared away.
     pub(crate) fn stray(instance: InstanceId, backend: &str, now: Now) -> Self {
-        let nothing =
-            Workload { instance, revision: 0, name: String::new(), spec: ServiceSpec::default() };
-        let held = Held { backend: backend.to_owned(), digest: 0, handle: None };
-        let phase = Phase::Ended { at_ms: now.mono_ms };
-        Self { desired: None, held: Some(held), phase, ..Self::new(nothing, now) }
+        let mut slot = Self::unwanted(instance, now);
+        slot.found(backend, now);
+        slot
+    }
+
+    /// Something of it exists that nobody has made in this or an earlier life: it is
+    /// cleared away. One that is over or refused stays so.
+    pub(crate) fn found(&mut self, backend: &str, now: Now) {
+        self.held = Some(Held { backend: backend.to_owned(), digest: 0, handle: None });
+        self.waits = false;
+        if let Phase::Idle { .. } = self.phase {
+            self.phase = Phase::Ended { at_ms: now.mono_ms };
+        }
+    }
+
+    /// A slot as it was written down.
+    pub(crate) fn restored(entry: Entry, now: Now) -> Self {
+        let mut slot = match entry.desired {
+            Some(workload) => Self::new(workload, now),
+            None => Self::unwanted(entry.instance, now),
+        };
+        slot.restored = true;
+        slot.status.restarts = entry.restarts;
+        slot.status.exit = entry.exit;
+        slot.held = entry.held.map(|held| Held {
+            backend: held.backend,
+            digest: held.digest,
+            handle: held.handle.map(HandleBytes::from),
+        });
+        // What was started has a handle or an end; nothing is written only to know it.
+        let has_handle = slot.held.as_ref().is_some_and(|held| held.handle.is_some());
+        slot.has_run = has_handle || entry.exit.is_some();
+        let (phase, state, detail) = match entry.ending {
+            Ending::Completed => (Phase::Over, InstanceState::Completed, ""),
+            Ending::Dead => {
+                (Phase::Over, InstanceState::Dead, "given up before the engine was started")
+            }
+            Ending::Refused => {
+                (Phase::Refused, InstanceState::Refused, "refused before the engine was started")
+            }
+            Ending::None if slot.held.is_some() => {
+                let detail = "the engine has started and looks for it";
+                (Phase::Unseen { at_ms: NEVER_MS }, InstanceState::Unknown, detail)
+            }
+            Ending::None => return slot,
+        };
+        slot.phase = phase;
+        slot.set_state(state, detail, now);
+        slot
+    }
+
+    /// What is written down of it.
+    pub(crate) fn entry(&self) -> Entry {
+        let ending = match (self.phase, self.status.state) {
+            (Phase::Over, InstanceState::Completed) => Ending::Completed,
+            (Phase::Over, _) => Ending::Dead,
+            (Phase::Refused, _) => Ending::Refused,
+            _ => Ending::None,
+        };
+        Entry {
+            instance: self.instance,
+            desired: self.desired.clone(),
+            held: self.held.as_ref().map(|held| HeldEntry {
+                backend: held.backend.clone(),
+                digest: held.digest,
+                handle: held.handle.as_ref().map(Into::into),
+            }),
+            ending,
+            restarts: self.status.restarts,
+            exit: self.status.exit,
+        }
     }
 
     pub(crate) fn view(&self) -> SlotView<'_> {
@@ -158,10 +269,33 @@ impl Slot {
         if workload == self.desired {
             return;
         }
-        self.desired = workload;
+        let was_current = self.is_current();
+        self.wanted = workload.as_ref().map(Workload::digest);
+        let before = std::mem::replace(&mut self.desired, workload);
+        if was_current {
+            self.former = before;
+        } else if self.is_current() {
+            self.former = None;
+        }
+        self.has_run &= self.is_current();
+        self.restored = false;
+        self.asked_ms = now.mono_ms;
         self.failures = 0;
-        if let Phase::Over | Phase::Refused | Phase::Idle { .. } = self.phase {
-            self.wait_until(now.mono_ms);
+        self.attempts = 0;
+        self.clearing_failed = false;
+        self.waits = false;
+        match self.phase {
+            Phase::Ended { .. } => self.phase = Phase::Ended { at_ms: now.mono_ms },
+            Phase::Idle { .. } if self.busy => {}
+            Phase::Over | Phase::Refused | Phase::Idle { .. } => {
+                self.wait_until(now.mono_ms);
+            }
+            Phase::Unseen { .. } | Phase::Prepared | Phase::Running => {}
+        }
+        // What was said of another desire is not said of this one.
+        let is_idle = matches!(self.phase, Phase::Idle { .. }) && !self.busy;
+        if self.desired.is_some() && (is_idle || self.status.state.is_over()) {
+            self.set_state(InstanceState::NodeScheduled, "", now);
         }
     }
 
@@ -171,12 +305,17 @@ impl Slot {
             if self.held.is_some() { Phase::Ended { at_ms } } else { Phase::Idle { at_ms } };
     }
 
+    /// Nothing is on the host any more.
+    fn let_go(&mut self) {
+        self.held = None;
+        self.former = None;
+        self.clearing_failed = false;
+        self.running_since_ms = None;
+    }
+
     /// Whether what is on the host was made for what is desired.
     fn is_current(&self) -> bool {
-        match (&self.held, &self.desired) {
-            (Some(held), Some(workload)) => held.digest == workload.digest(),
-            _ => false,
-        }
+        self.held.as_ref().is_some_and(|held| Some(held.digest) == self.wanted)
     }
 
     /// The next effect, once it is due; `drain` stops what runs and starts nothing.
@@ -185,76 +324,103 @@ impl Slot {
             return None;
         }
         let instance = self.instance;
-        let keep = self.is_current() && !drain;
-        let backend = self.held.as_ref().map(|held| held.backend.clone());
-        let handle = self.held.as_ref().and_then(|held| held.handle.clone());
-        let effect = match (self.phase, backend, handle) {
-            (Phase::Prepared, Some(backend), Some(handle)) if keep => {
-                Effect::Start { backend, instance, handle }
+        let held = self.held.as_ref()?;
+        let current = self.is_current();
+        let keep = current && !drain;
+        let backend = || held.backend.clone();
+        let destroy = || Effect::Destroy { backend: backend(), instance };
+        let effect = match (self.phase, &held.handle) {
+            (Phase::Prepared, Some(handle)) if keep => {
+                Effect::Start { backend: backend(), instance, handle: handle.clone() }
             }
-            (Phase::Running, Some(backend), _) if !keep => {
-                Effect::Stop { backend, instance, grace_ms: self.grace_ms() }
+            (Phase::Prepared, _) => destroy(),
+            (Phase::Running, _) if !keep => {
+                Effect::Stop { backend: backend(), instance, grace_ms: self.grace_ms() }
             }
-            (Phase::Unseen { at_ms }, Some(backend), Some(handle)) if at_ms <= now.mono_ms => {
-                Effect::Recover { backend, instance, handle }
+            (Phase::Unseen { at_ms }, Some(handle)) if at_ms <= now.mono_ms => {
+                Effect::Recover { backend: backend(), instance, handle: handle.clone() }
             }
-            (Phase::Ended { at_ms }, Some(backend), _) if !keep || at_ms <= now.mono_ms => {
-                Effect::Destroy { backend, instance }
-            }
-            (Phase::Prepared, Some(backend), _) if !keep => Effect::Destroy { backend, instance },
-            (Phase::Over, Some(backend), _) if !self.is_current() => {
-                Effect::Destroy { backend, instance }
-            }
-            (Phase::Refused, Some(backend), _) => Effect::Destroy { backend, instance },
-            (Phase::Idle { at_ms }, Some(backend), _) if at_ms <= now.mono_ms && !drain => {
-                let workload = Box::new(self.desired.clone()?);
-                Effect::Prepare { backend, workload }
+            (Phase::Unseen { at_ms }, None) if at_ms <= now.mono_ms => destroy(),
+            (Phase::Ended { at_ms }, _) if at_ms <= now.mono_ms => destroy(),
+            // What is not to run again is not kept waiting by what it did.
+            (Phase::Ended { .. }, _) if !keep && !self.clearing_failed => destroy(),
+            (Phase::Over, _) if !current && !self.clearing_failed => destroy(),
+            (Phase::Refused, _) if !self.clearing_failed => destroy(),
+            (Phase::Idle { at_ms }, _) if at_ms <= now.mono_ms && !drain => {
+                Effect::Prepare { backend: backend(), workload: Box::new(self.desired.clone()?) }
             }
             _ => return None,
         };
+        let ends = !matches!(self.phase, Phase::Over | Phase::Refused);
+        if ends && matches!(effect, Effect::Destroy { .. }) {
+            self.phase = Phase::Ended { at_ms: now.mono_ms };
+        }
         self.busy = true;
         Some(effect)
     }
 
+    /// As the one that runs was promised; ten seconds if that is not known any more.
     fn grace_ms(&self) -> u64 {
-        let seconds = self.desired.as_ref().map_or(10, |w| w.spec.stop_grace_s);
-        u64::from(seconds) * 1000
+        let made_for = self.former.as_ref().or(self.desired.as_ref());
+        u64::from(made_for.map_or(10, |workload| workload.spec.stop_grace_s)) * 1000
     }
 
-    /// Whether others must leave room for it.
-    pub(crate) fn holds_room(&self) -> bool {
-        self.held.is_some() && !matches!(self.phase, Phase::Over | Phase::Refused)
+    /// What others must leave room for; with `leaving` also what is on its way out.
+    pub(crate) fn claims(&self, leaving: bool) -> impl Iterator<Item = &Workload> {
+        let holds = match self.phase {
+            Phase::Over | Phase::Refused => false,
+            // It waits to be made again, and nobody shall take its room meanwhile.
+            Phase::Idle { .. } => self.held.is_some() || self.has_run,
+            _ => true,
+        };
+        let desired = self.desired.as_ref().filter(|_| holds);
+        desired.into_iter().chain(self.former.as_ref().filter(|_| holds && leaving))
     }
 
-    /// The node's word on whether it takes the instance, and with which backend.
-    pub(crate) fn admitted(
-        &mut self,
-        verdict: Result<String, String>,
-        workload: &Workload,
-        now: Now,
-    ) -> Follow {
-        match verdict {
-            Ok(backend) => {
-                self.held = Some(Held { backend, digest: workload.digest(), handle: None });
-                PERSIST
-            }
-            // It ran here before: what it needs will be back, as a daemon that starts late.
-            Err(why) if self.has_run => {
-                let wait = restart::backoff_ms(self.failures);
-                self.failures = self.failures.saturating_add(1);
-                self.phase = Phase::Idle { at_ms: now.mono_ms.saturating_add(wait) };
-                self.set_state(InstanceState::Failed, &why, now);
-                REPORT
-            }
-            Err(why) => self.refuse(&why, now),
+    /// Whether the node's word on it is due.
+    pub(crate) fn is_admission_due(&self, now: Now) -> bool {
+        let due = matches!(self.phase, Phase::Idle { at_ms } if at_ms <= now.mono_ms);
+        due && self.desired.is_some() && self.held.is_none() && !self.busy
+    }
+
+    /// Something has changed that it may be waiting for.
+    pub(crate) fn look_again(&mut self, now: Now) {
+        if std::mem::take(&mut self.waits) {
+            self.phase = Phase::Idle { at_ms: now.mono_ms };
         }
     }
 
-    /// When something is due without a further input; a drained node starts nothing.
-    pub(crate) fn due_ms(&self, drain: bool) -> Option<u64> {
+    /// The node's word on whether it takes the instance.
+    pub(crate) fn admitted(&mut self, admission: Admission, now: Now) -> Follow {
+        self.waits = false;
+        match (admission, self.wanted) {
+            (Admission::Take(backend), Some(digest)) => {
+                self.held = Some(Held { backend, digest, handle: None });
+                PERSIST
+            }
+            (Admission::Wait(why), _) => {
+                self.waits = true;
+                self.phase = Phase::Idle { at_ms: now.mono_ms.saturating_add(ADMIT_INTERVAL_MS) };
+                let state = match self.has_run {
+                    true => InstanceState::Failed,
+                    false => InstanceState::NodeScheduled,
+                };
+                let known = (self.status.state, self.status.detail.clone());
+                self.set_state(state, &why, now);
+                let told = known == (self.status.state, self.status.detail.clone());
+                if told { QUIET } else { REPORT }
+            }
+            (Admission::Refuse(why), _) => self.refuse(&why, now),
+            (Admission::Take(_), None) => QUIET,
+        }
+    }
+
+    /// When something is due without a further input. Nothing is prepared unless `prepares`:
+    /// not by a node that is drained, nor by one that does not know its host yet.
+    pub(crate) fn due_ms(&self, prepares: bool) -> Option<u64> {
         let at_ms = match self.phase {
             Phase::Ended { at_ms } | Phase::Unseen { at_ms } => at_ms,
-            Phase::Idle { at_ms } if !drain => at_ms,
+            Phase::Idle { at_ms } if prepares && self.desired.is_some() => at_ms,
             Phase::Idle { .. }
             | Phase::Prepared
             | Phase::Running
@@ -266,7 +432,8 @@ impl Slot {
 
     /// Nothing of it runs or is about to.
     pub(crate) fn is_still(&self) -> bool {
-        !self.busy && (self.held.is_none() || self.phase == Phase::Over)
+        let is_over = matches!(self.phase, Phase::Over | Phase::Refused);
+        !self.busy && (self.held.is_none() || is_over)
     }
 
     /// Nothing is desired, and nothing is there.
@@ -274,216 +441,11 @@ impl Slot {
         self.desired.is_none() && self.held.is_none() && !self.busy
     }
 
-    /// An effect has been performed.
-    pub(crate) fn done(&mut self, outcome: Outcome, now: Now) -> Follow {
-        self.busy = false;
-        let follow = self.outcome(outcome, now);
-        match self.early_exit.take() {
-            Some(exit) if self.phase == Phase::Running => {
-                let after = self.exited(&exit, now);
-                Follow { persist: follow.persist || after.persist, report: true }
-            }
-            _ => follow,
+    /// Its backend has been asked what it has: what that means for one that should be there
+    /// is asked of it alone, since the answer may be older than the last effect.
+    pub(crate) fn listed(&mut self, now: Now) {
+        if !self.busy && matches!(self.phase, Phase::Unseen { .. } | Phase::Running) {
+            self.phase = Phase::Unseen { at_ms: now.mono_ms };
         }
-    }
-
-    fn outcome(&mut self, outcome: Outcome, now: Now) -> Follow {
-        match outcome {
-            Outcome::Prepared(handle) => {
-                self.phase = Phase::Prepared;
-                self.set_state(InstanceState::Created, "", now);
-                self.keep_handle(handle);
-                PERSIST
-            }
-            Outcome::Started(handle) => {
-                self.phase = Phase::Running;
-                self.has_run = true;
-                self.running_since_ms = now.mono_ms;
-                self.set_state(InstanceState::Running, "", now);
-                let persist = self.keep_handle(handle);
-                Follow { persist, report: true }
-            }
-            Outcome::Recovered(observed) => self.observed(observed, now),
-            Outcome::Stopped(exit) => {
-                self.status.exit = Some(cause(exit.reason));
-                self.phase = Phase::Ended { at_ms: now.mono_ms };
-                self.set_state(InstanceState::Created, "stopped", now);
-                REPORT
-            }
-            Outcome::Destroyed => {
-                self.held = None;
-                if self.phase != Phase::Refused {
-                    self.phase = Phase::Idle { at_ms: now.mono_ms };
-                }
-                PERSIST
-            }
-            Outcome::Failed(kind, why) => self.failed(kind, &why, now),
-        }
-    }
-
-    fn keep_handle(&mut self, handle: HandleBytes) -> bool {
-        let Some(held) = &mut self.held else { return false };
-        held.handle.replace(handle) != held.handle
-    }
-
-    fn failed(&mut self, kind: ErrorKind, why: &str, now: Now) -> Follow {
-        let wait = restart::backoff_ms(self.failures);
-        self.failures = self.failures.saturating_add(1);
-        let at_ms = now.mono_ms.saturating_add(wait);
-        match self.phase {
-            Phase::Idle { .. } | Phase::Prepared => {
-                let hopeless = !kind.is_retryable()
-                    || (!self.has_run
-                        && (kind == ErrorKind::Exhausted || self.failures >= PREPARES_MAX));
-                if hopeless && self.desired.is_some() {
-                    return self.refuse(why, now);
-                }
-                // What a failed attempt has left is cleared away before the next.
-                self.phase = Phase::Ended { at_ms };
-                self.set_state(InstanceState::Failed, why, now);
-            }
-            Phase::Running | Phase::Unseen { .. } => {
-                // Stopping or recovering failed: the state is not known, so ask again.
-                self.phase = Phase::Unseen { at_ms };
-                self.set_state(InstanceState::Unknown, why, now);
-            }
-            Phase::Ended { .. } | Phase::Over => {
-                self.phase = Phase::Ended { at_ms };
-                self.set_state(InstanceState::Failed, why, now);
-            }
-            // It stays as it is and is cleared away when it is removed or wanted again.
-            Phase::Refused => self.phase = Phase::Over,
-        }
-        REPORT
-    }
-
-    /// Says no to the cluster, which will take it away again.
-    pub(crate) fn refuse(&mut self, why: &str, now: Now) -> Follow {
-        self.phase = Phase::Refused;
-        self.set_state(InstanceState::Refused, why, now);
-        REPORT
-    }
-
-    /// The backend's word on what exists.
-    pub(crate) fn observed(&mut self, observed: Observed, now: Now) -> Follow {
-        match observed {
-            Observed::Running { .. } => {
-                if self.phase != Phase::Running {
-                    self.running_since_ms = now.mono_ms;
-                }
-                self.phase = Phase::Running;
-                self.has_run = true;
-                self.set_state(InstanceState::Running, "", now);
-                REPORT
-            }
-            Observed::Prepared => {
-                self.phase = Phase::Prepared;
-                self.set_state(InstanceState::Created, "", now);
-                REPORT
-            }
-            Observed::Exited(exit) => self.exited(&exit, now),
-            Observed::Absent => {
-                self.held = None;
-                match self.phase {
-                    Phase::Running | Phase::Unseen { .. } => {
-                        let at_unix_ms = now.unix_ms;
-                        self.exited(&Exit { reason: ExitReason::Lost, at_unix_ms }, now)
-                    }
-                    Phase::Prepared => {
-                        self.phase = Phase::Idle { at_ms: now.mono_ms };
-                        REPORT
-                    }
-                    Phase::Ended { at_ms } => {
-                        self.phase = Phase::Idle { at_ms };
-                        REPORT
-                    }
-                    Phase::Idle { .. } | Phase::Over | Phase::Refused => QUIET,
-                }
-            }
-            Observed::Unknown(why) => {
-                let wait = restart::backoff_ms(self.failures);
-                self.failures = self.failures.saturating_add(1);
-                self.phase = Phase::Unseen { at_ms: now.mono_ms.saturating_add(wait) };
-                self.set_state(InstanceState::Unknown, &why, now);
-                REPORT
-            }
-        }
-    }
-
-    /// The workload has ended by itself.
-    pub(crate) fn exited(&mut self, exit: &Exit, now: Now) -> Follow {
-        if self.busy {
-            self.early_exit = Some(exit.clone());
-            return QUIET;
-        }
-        if !matches!(self.phase, Phase::Running | Phase::Unseen { .. }) {
-            return QUIET;
-        }
-        self.status.exit = Some(cause(exit.reason));
-        let Some(workload) = &self.desired else {
-            self.wait_until(now.mono_ms);
-            return QUIET;
-        };
-        let ran_ms = now.mono_ms.saturating_sub(self.running_since_ms);
-        if self.phase == Phase::Running && ran_ms >= restart::STABLE_MS {
-            self.failures = 0;
-        }
-        let text = describe(exit.reason);
-        match restart::judge(&workload.spec, exit.reason, self.failures) {
-            Verdict::Again { wait_ms } => {
-                if exit.reason != ExitReason::Lost {
-                    self.failures = self.failures.saturating_add(1);
-                }
-                self.status.restarts = self.status.restarts.saturating_add(1);
-                let at_ms = now.mono_ms.saturating_add(wait_ms);
-                self.wait_until(at_ms);
-                self.set_state(InstanceState::Failed, &text, now);
-                REPORT
-            }
-            Verdict::Completed => {
-                self.phase = Phase::Over;
-                self.set_state(InstanceState::Completed, &text, now);
-                PERSIST
-            }
-            Verdict::Dead => {
-                self.phase = Phase::Over;
-                self.set_state(InstanceState::Dead, &text, now);
-                REPORT
-            }
-        }
-    }
-
-    /// A preparation goes on.
-    pub(crate) fn progress(&mut self, done: u64, all: u64, now: Now) -> Follow {
-        let due = self.progress_told_ms.saturating_add(PROGRESS_INTERVAL_MS) <= now.mono_ms;
-        if self.status.state != InstanceState::Creating || !due {
-            return QUIET;
-        }
-        self.progress_told_ms = now.mono_ms;
-        let mib = |bytes: u64| bytes.div_ceil(1024 * 1024);
-        let text = match all {
-            0 => format!("fetched {} MiB", mib(done)),
-            _ => format!("fetched {} of {} MiB", mib(done), mib(all)),
-        };
-        self.set_state(InstanceState::Creating, &text, now);
-        REPORT
-    }
-}
-
-fn cause(reason: ExitReason) -> ExitCause {
-    match reason {
-        ExitReason::Code(code) => ExitCause::Code(code),
-        ExitReason::Signal(signal) => ExitCause::Signal(signal),
-        ExitReason::OutOfMemory => ExitCause::OutOfMemory,
-        ExitReason::Lost => ExitCause::Lost,
-    }
-}
-
-fn describe(reason: ExitReason) -> String {
-    match reason {
-        ExitReason::Code(code) => format!("ended with code {code}"),
-        ExitReason::Signal(signal) => format!("killed by signal {signal}"),
-        ExitReason::OutOfMemory => "killed for its memory limit".into(),
-        ExitReason::Lost => "was gone without a trace".into(),
     }
 }

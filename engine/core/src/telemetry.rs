@@ -19,9 +19,11 @@ const MEMORY_MIB: u32 = 16;
 const DISK_MIB: u32 = 64;
 const TEMPERATURE_DECIDEGREES: u32 = 20;
 
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Filter {
     sent: Option<(u64, Telemetry)>,
+    /// When everything was told, with whatever changed since.
+    whole_ms: u64,
     usage: BTreeMap<InstanceId, WorkloadUsage>,
     sequence: u32,
 }
@@ -39,7 +41,7 @@ impl Filter {
         if since.is_some_and(|ms| ms < INTERVAL_MS) {
             return None;
         }
-        let whole = since.is_none_or(|ms| ms >= HEARTBEAT_MS);
+        let whole = since.is_none() || mono_ms.saturating_sub(self.whole_ms) >= HEARTBEAT_MS;
         self.usage.retain(|id, _| sample.workloads.iter().any(|u| u.instance == *id));
         let noted = &self.usage;
         sample.workloads.retain(|usage| {
@@ -48,6 +50,9 @@ impl Filter {
         let quiet = self.sent.as_ref().is_some_and(|(_, sent)| !host_differs(sent, &sample));
         if !whole && quiet && sample.workloads.is_empty() {
             return None;
+        }
+        if whole {
+            self.whole_ms = mono_ms;
         }
         self.usage.extend(sample.workloads.iter().map(|usage| (usage.instance, *usage)));
         self.sequence = self.sequence.wrapping_add(1);
@@ -101,9 +106,24 @@ mod tests {
         assert_eq!(filter.pass(sample(120, &[51, 61]), 10_000), None, "noise");
         let changed = filter.pass(sample(120, &[50, 90]), 20_000).unwrap();
         assert_eq!((changed.sequence, changed.workloads.len()), (2, 1));
-        assert_eq!(filter.pass(sample(120, &[50, 90]), 79_999), None);
-        let whole = filter.pass(sample(120, &[50, 90]), 80_000).unwrap();
+        assert_eq!(filter.pass(sample(120, &[50, 90]), 59_999), None);
+        let whole = filter.pass(sample(120, &[50, 90]), 60_000).unwrap();
         assert_eq!((whole.sequence, whole.workloads.len()), (3, 2));
+    }
+
+    #[test]
+    fn what_is_quiet_is_told_beside_what_changes_all_the_time() {
+        let mut filter = Filter::default();
+        let mut quiet_told = Vec::new();
+        for step in 0..=12u32 {
+            let busy = if step % 2 == 0 { 500 } else { 100 };
+            let at_ms = u64::from(step) * 10_000;
+            let passed = filter.pass(sample(0, &[50, busy]), at_ms).unwrap();
+            if passed.workloads.iter().any(|usage| usage.instance.number == 0) {
+                quiet_told.push(at_ms);
+            }
+        }
+        assert_eq!(quiet_told, [0, 60_000, 120_000]);
     }
 
     #[test]
