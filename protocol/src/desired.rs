@@ -17,7 +17,7 @@ use crate::v1::{Down, Generation, ManifestEntry, Up, Workload};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Workloads asked for in one message: their specs come back in messages of their own.
-const FETCH_MAX: usize = 256;
+pub const FETCH_MAX: usize = 256;
 
 /// The desired state of one child, as far as its parent has told it.
 #[derive(Debug, Clone, Default)]

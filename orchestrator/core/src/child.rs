@@ -1,17 +1,33 @@
 //! What a tier knows of one child.
 
+use crate::instance::Instance;
+use marram_protocol::CLUSTER_INSTANCES_MAX;
 use marram_protocol::id::{ChildId, InstanceId};
 use marram_protocol::port::Transport;
-use marram_protocol::v1::{ChildKind, Hello, Resources, Summary, Telemetry};
+use marram_protocol::v1::{
+    ChildKind, Hello, InstanceStatus, Resources, SUMMARY_LIST_MAX, Summary, Telemetry,
+};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
-/// Facts kept of a child, and bytes of each: a page for people.
+/// Facts kept of a child: a page for people.
 const FACTS_MAX: usize = 32;
+
+/// Bytes of each fact and its name; longer ones are left out.
 const FACT_BYTES_MAX: usize = 256;
+
+/// Bytes of a name, a version, a place or an entry of a summary's lists: a line for people,
+/// and ten thousand children say theirs.
+pub(crate) const WORD_BYTES_MAX: usize = 64;
+
+/// Instances that a child may name beyond those placed there: as many as it can hold.
+const STRAYS_MAX: usize = CLUSTER_INSTANCES_MAX;
 
 /// A child, connected or not.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Child {
+    /// While it can be given work.
+    pub(crate) offer: Option<Offer>,
     pub(crate) id: ChildId,
     pub(crate) name: String,
     pub(crate) kind: ChildKind,
@@ -20,13 +36,70 @@ pub struct Child {
     pub(crate) link: Option<Link>,
     /// When it was last connected, by the wall clock.
     pub(crate) seen_unix_ms: u64,
-    pub(crate) reserved: Resources,
+    reserved: Reserved,
     /// All instances placed there, over or not.
     pub(crate) placed: BTreeSet<InstanceId>,
-    /// Host ports held there.
-    pub(crate) ports: BTreeSet<(Transport, u16)>,
+    /// Host ports held there, and by how many.
+    ports: BTreeMap<(Transport, u16), u32>,
     /// Alive there and not placed there by this tier: known from an earlier life.
     pub(crate) strays: BTreeSet<InstanceId>,
+}
+
+/// What placement looks at, gathered: it looks at every child.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Offer {
+    pub(crate) capacity: Resources,
+    /// The most that is free in one place, as the child has told; a node is one place.
+    slot: Resources,
+    pub(crate) ability: Arc<Ability>,
+}
+
+/// What a child can run. Most children can run the same: one of each is kept.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Ability {
+    pub(crate) architectures: Vec<String>,
+    pub(crate) virtualizations: Vec<String>,
+}
+
+/// All abilities that children have.
+#[derive(Debug, Default)]
+pub(crate) struct Abilities(BTreeSet<Arc<Ability>>);
+
+impl Abilities {
+    /// Those of a summary, shared with children that have the same.
+    fn share(&mut self, summary: &Summary) -> Arc<Ability> {
+        let ability = Ability {
+            architectures: summary.architectures.clone(),
+            virtualizations: summary.virtualizations.clone(),
+        };
+        if let Some(known) = self.0.get(&ability) {
+            return Arc::clone(known);
+        }
+        // A new one is rare, and the time to forget those that nobody has any more.
+        self.0.retain(|known| Arc::strong_count(known) > 1);
+        let ability = Arc::new(ability);
+        self.0.insert(Arc::clone(&ability));
+        ability
+    }
+}
+
+/// Sums that never saturate: what was added can be taken away again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+struct Reserved {
+    memory_mib: u64,
+    cpu_millicores: u64,
+    gpus: u64,
+    storage_mib: u64,
+}
+
+impl Reserved {
+    fn apply(&mut self, amounts: Resources, change: impl Fn(u64, u64) -> u64) {
+        let Resources { memory_mib, cpu_millicores, gpus, storage_mib } = amounts;
+        self.memory_mib = change(self.memory_mib, memory_mib.into());
+        self.cpu_millicores = change(self.cpu_millicores, cpu_millicores.into());
+        self.gpus = change(self.gpus, gpus.into());
+        self.storage_mib = change(self.storage_mib, storage_mib.into());
+    }
 }
 
 /// What is known of a child while it is connected.
@@ -55,8 +128,8 @@ impl Link {
             .collect();
         Self {
             incarnation: hello.incarnation,
-            version: hello.version,
-            summary: hello.summary,
+            version: clip(&hello.version),
+            summary: bounded(hello.summary),
             facts,
             telemetry: None,
             snapshot: BTreeSet::new(),
@@ -66,31 +139,54 @@ impl Link {
     }
 }
 
+impl Offer {
+    /// What is free in all, and at most in one place, given what is reserved.
+    pub(crate) fn free(&self, reserved: Resources) -> (Resources, Resources) {
+        let free = self.capacity.minus(reserved);
+        (free, smaller(free, self.slot))
+    }
+}
+
 impl Child {
     pub(crate) fn new(id: ChildId, name: String, kind: ChildKind) -> Self {
         Self {
+            offer: None,
             id,
             name,
             kind,
             number: 0,
             link: None,
             seen_unix_ms: 0,
-            reserved: Resources::default(),
+            reserved: Reserved::default(),
             placed: BTreeSet::new(),
-            ports: BTreeSet::new(),
+            ports: BTreeMap::new(),
             strays: BTreeSet::new(),
         }
+    }
+
+    /// Notes what the child offers now, for placement.
+    pub(crate) fn note_offer(&mut self, abilities: &mut Abilities) {
+        let link = self.link.as_ref().filter(|link| link.complete);
+        self.offer = link.map(|link| Offer {
+            capacity: link.summary.capacity,
+            slot: self.slot(&link.summary),
+            ability: abilities.share(&link.summary),
+        });
     }
 
     /// What is free in all, and at most in one place.
     pub(crate) fn free(&self) -> (Resources, Resources) {
         let Some(link) = &self.link else { return Default::default() };
-        let free = link.summary.capacity.minus(self.reserved);
+        let free = link.summary.capacity.minus(self.reserved());
+        (free, smaller(free, self.slot(&link.summary)))
+    }
+
+    fn slot(&self, summary: &Summary) -> Resources {
         match self.kind {
-            ChildKind::Node => (free, free),
-            // What was placed since the summary came is in `free` only, so a full cluster
-            // may be asked once in vain; it refuses, and the next one is tried.
-            ChildKind::Cluster => (free, link.summary.largest_free),
+            ChildKind::Node => summary.capacity,
+            // What was placed since the summary came is not in it, so a full cluster may be
+            // asked once in vain; it refuses, and the next one is tried.
+            ChildKind::Cluster => summary.largest_free,
         }
     }
 
@@ -147,11 +243,103 @@ impl Child {
 
     /// Held there for what is placed there.
     pub fn reserved(&self) -> Resources {
-        self.reserved
+        let clamp = |amount: u64| u32::try_from(amount).unwrap_or(u32::MAX);
+        Resources {
+            memory_mib: clamp(self.reserved.memory_mib),
+            cpu_millicores: clamp(self.reserved.cpu_millicores),
+            gpus: clamp(self.reserved.gpus),
+            storage_mib: clamp(self.reserved.storage_mib),
+        }
+    }
+
+    /// Books an instance on the child.
+    pub(crate) fn hold(&mut self, instance: &Instance) {
+        let id = instance.workload.instance;
+        self.placed.insert(id);
+        self.strays.remove(&id);
+        if instance.holds() {
+            let spec = &instance.workload.spec;
+            self.reserved.apply(spec.resources, u64::saturating_add);
+            for port in &spec.ports {
+                *self.ports.entry((port.transport, port.host)).or_default() += 1;
+            }
+        }
+    }
+
+    /// Undoes [`Child::hold`].
+    pub(crate) fn release(&mut self, instance: &Instance) {
+        self.placed.remove(&instance.workload.instance);
+        if instance.holds() {
+            let spec = &instance.workload.spec;
+            self.reserved.apply(spec.resources, u64::saturating_sub);
+            for port in &spec.ports {
+                let key = (port.transport, port.host);
+                match self.ports.get_mut(&key) {
+                    Some(count) if *count > 1 => *count -= 1,
+                    _ => drop(self.ports.remove(&key)),
+                }
+            }
+        }
+    }
+
+    /// Whether something placed there holds the host port.
+    pub(crate) fn has_port(&self, transport: Transport, host: u16) -> bool {
+        self.ports.contains_key(&(transport, host))
+    }
+
+    /// Notes one that is alive there and not placed there. More than the child can hold are
+    /// not believed.
+    pub(crate) fn note_stray(&mut self, id: InstanceId) {
+        if self.strays.len() < STRAYS_MAX {
+            self.strays.insert(id);
+        }
     }
 
     /// Number of instances placed there.
     pub fn instances(&self) -> usize {
         self.placed.len()
     }
+}
+
+fn smaller(a: Resources, b: Resources) -> Resources {
+    Resources {
+        memory_mib: a.memory_mib.min(b.memory_mib),
+        cpu_millicores: a.cpu_millicores.min(b.cpu_millicores),
+        gpus: a.gpus.min(b.gpus),
+        storage_mib: a.storage_mib.min(b.storage_mib),
+    }
+}
+
+/// The beginning of a text, cut between characters, without what would disturb a terminal.
+pub(crate) fn clip(text: &str) -> String {
+    let mut end = text.len().min(WORD_BYTES_MAX);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    text[..end].chars().filter(|c| !c.is_control()).collect()
+}
+
+/// A summary whose size does not depend on who sent it.
+pub(crate) fn bounded(summary: Summary) -> Summary {
+    let list = |words: Vec<String>| {
+        let words = words.into_iter().filter(|word| word.len() <= WORD_BYTES_MAX);
+        words.take(SUMMARY_LIST_MAX).collect()
+    };
+    Summary {
+        architectures: list(summary.architectures),
+        virtualizations: list(summary.virtualizations),
+        location: clip(&summary.location),
+        ..summary
+    }
+}
+
+/// A status whose size does not depend on who sent it: it travels on with others in one
+/// message.
+pub(crate) fn bounded_status(mut status: InstanceStatus) -> InstanceStatus {
+    status.detail = InstanceStatus::detail(&status.detail);
+    if let Some(node) = &mut status.node {
+        node.name = clip(&node.name);
+        node.address = clip(&node.address);
+    }
+    status
 }

@@ -1,23 +1,27 @@
 //! Finds a child for an instance, and says why none was found.
 
 use crate::Now;
-use crate::child::Child;
-use crate::instance::Instance;
+use crate::child::{Ability, Child, Offer};
+use crate::instance::{Instance, REASONS_MAX, TRIED_MAX};
 use crate::records::Key;
 use crate::tier::{Tier, scheduled};
 use marram_placement::{Amounts, Candidate};
 use marram_protocol::id::{ChildId, InstanceId};
-use marram_protocol::port::Transport;
 use marram_protocol::state::InstanceState;
 use marram_protocol::v1::{ChildKind, Resources, ServiceSpec};
+use std::collections::BTreeSet;
 
 /// First and longest wait before an instance without a place is tried again, doubling.
 /// Whatever could change that is heard of at once; this is for what is not.
 const RETRY_FIRST_MS: u64 = 5_000;
 const RETRY_MAX_MS: u64 = 300_000;
 
-/// Children named in an explanation; the rest are counted.
-const REASONS_MAX: usize = 6;
+/// Explanations that are written anew whenever a child changes: the first so many that wait.
+/// The others' are as old as their last retry.
+const EXPLAINED_MAX: usize = 100;
+
+/// Retries at once: each looks at every child, and other inputs wait meanwhile.
+const RETRIES_MAX: usize = 64;
 
 /// Why a child is no candidate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,16 +37,44 @@ enum Misfit {
 }
 
 impl Tier {
-    /// Looks for places for everything that waits for one.
-    pub(crate) fn place_waiting(&mut self, now: Now) {
-        let waiting: Vec<InstanceId> = self
-            .instances
-            .iter()
-            .filter(|(_, i)| i.placed.is_none() && i.retry_at_ms.is_some())
-            .map(|(id, _)| *id)
-            .collect();
-        for id in waiting {
+    /// Looks for places, on children that can do more than before, for all that wait for one.
+    /// On other children nothing has changed since they were looked at.
+    pub(crate) fn place_waiting(&mut self, children: &BTreeSet<ChildId>, now: Now) {
+        let waits = |(id, i): (&InstanceId, &Instance)| i.waits().then_some(*id);
+        let waiting: Vec<InstanceId> = self.instances.iter().filter_map(waits).collect();
+        for (index, id) in waiting.into_iter().enumerate() {
+            let Some(instance) = self.instances.get(&id) else { continue };
+            let changed = children.iter().filter_map(|child| self.children.get(child));
+            match self.choose(id, instance, changed) {
+                Some(child) => self.place_on(id, child, now),
+                None if index < EXPLAINED_MAX => {
+                    let why = self.explain(id);
+                    if self.instances.get(&id).is_some_and(|i| i.status.detail != why) {
+                        self.set_state(id, InstanceState::Unplaceable, &why, now);
+                    }
+                }
+                None => {}
+            }
+        }
+    }
+
+    /// Tries again what has waited long enough, whoever refused it before.
+    pub(crate) fn retry_due(&mut self, now: Now) {
+        let is_due = |i: &Instance| i.retry_at_ms.is_some_and(|at| at <= now.mono_ms);
+        let due = self.instances.iter().filter(|(_, i)| is_due(i)).map(|(id, _)| *id);
+        for id in due.take(RETRIES_MAX).collect::<Vec<_>>() {
+            if let Some(instance) = self.instances.get_mut(&id) {
+                instance.tried.clear();
+            }
             self.place(id, now);
+        }
+    }
+
+    /// The parent is there: what found no place here is the parent's to decide.
+    pub(crate) fn hand_back_waiting(&mut self, now: Now) {
+        let waits = |(id, i): (&InstanceId, &Instance)| i.waits().then_some(*id);
+        for id in self.instances.iter().filter_map(waits).collect::<Vec<_>>() {
+            self.unplaceable(id, now);
         }
     }
 
@@ -52,12 +84,18 @@ impl Tier {
         if instance.placed.is_some() || instance.removing {
             return;
         }
-        let Some(child) = self.choose(id, instance) else { return self.unplaceable(id, now) };
+        match self.choose(id, instance, self.children.values()) {
+            Some(child) => self.place_on(id, child, now),
+            None => self.unplaceable(id, now),
+        }
+    }
+
+    fn place_on(&mut self, id: InstanceId, child: ChildId, now: Now) {
         let kind = self.children.get(&child).map_or(ChildKind::Node, |c| c.kind);
         self.account(id, |instance| {
             instance.placed = Some(child);
+            instance.handed_back = false;
             instance.retry_at_ms = None;
-            instance.retries = 0;
             instance.set_state(scheduled(kind), "", now);
         });
         self.notes.dirty.insert(Key::Instance(id));
@@ -66,28 +104,41 @@ impl Tier {
     }
 
     /// A child cannot run it: the next one.
-    pub(crate) fn refused(&mut self, id: InstanceId, by: ChildId, reason: String, now: Now) {
+    pub(crate) fn refused(&mut self, id: InstanceId, by: ChildId, reason: &str, now: Now) {
         self.account(id, |instance| {
             instance.placed = None;
-            instance.tried.insert(by, reason);
+            instance.note_refusal(by, reason);
         });
+        self.notes.wake.insert(by);
         self.notes.dirty.insert(Key::Instance(id));
         self.notes.retold.entry(by).or_default().insert(id);
         self.place(id, now);
     }
 
-    fn choose(&self, id: InstanceId, instance: &Instance) -> Option<ChildId> {
-        // What runs there already, from before this tier lost its books, stays there: it
-        // has its room.
-        if let Some(child) = self.children.values().find(|c| c.strays.contains(&id)) {
-            return Some(child.id);
+    fn choose<'a>(
+        &self,
+        id: InstanceId,
+        instance: &Instance,
+        among: impl Iterator<Item = &'a Child>,
+    ) -> Option<ChildId> {
+        if instance.tried.len() >= TRIED_MAX {
+            return None;
         }
-        let fitting: Vec<&Child> =
-            self.children.values().filter(|c| misfit(c, instance).is_none()).collect();
         let demand = amounts(instance.workload.spec.resources);
-        let candidates = fitting.iter().map(|child| candidate(child));
-        let index = marram_placement::plan(self.policy, &demand, candidates)?;
-        fitting.get(index).map(|child| child.id)
+        let mut sieve = Sieve::new(instance);
+        let (mut fitting, mut has_it) = (Vec::new(), None);
+        let candidates = among.filter_map(|child| {
+            // What runs there already, from before this tier lost its books, stays there: it
+            // has its room.
+            if child.strays.contains(&id) && !instance.tried.contains_key(&child.id) {
+                has_it.get_or_insert(child.id);
+            }
+            let candidate = sieve.pass(child, &demand)?;
+            fitting.push(child.id);
+            Some(candidate)
+        });
+        let index = marram_placement::plan(self.policy, &demand, candidates);
+        has_it.or_else(|| fitting.get(index?).copied())
     }
 
     /// A root waits and tries again; a cluster hands the instance back to its parent, and
@@ -96,11 +147,16 @@ impl Tier {
         let handed_back = self.reporting.is_up();
         let state = if handed_back { InstanceState::Refused } else { InstanceState::Unplaceable };
         let why = self.explain(id);
+        let known = self.instances.get(&id).is_some_and(|i| i.handed_back == handed_back);
+        if !known {
+            self.notes.dirty.insert(Key::Instance(id));
+        }
         self.account(id, |instance| {
+            instance.handed_back = handed_back;
             let wait =
                 RETRY_FIRST_MS.saturating_mul(1 << instance.retries.min(6)).min(RETRY_MAX_MS);
             instance.retries = instance.retries.saturating_add(1);
-            instance.retry_at_ms = (!handed_back).then_some(now.mono_ms + wait);
+            instance.retry_at_ms = (!handed_back).then_some(now.mono_ms.saturating_add(wait));
             instance.set_state(state, &why, now);
         });
         self.notes.changed.insert(id);
@@ -111,6 +167,11 @@ impl Tier {
         let Some(instance) = self.instances.get(&id) else { return String::new() };
         if self.children.is_empty() {
             return "there is no child to run it on".into();
+        }
+        if instance.tried.len() >= TRIED_MAX {
+            let reason = instance.tried.values().find(|reason| !reason.is_empty());
+            let reason = reason.map_or("", String::as_str);
+            return format!("{TRIED_MAX} children have refused it, the first: {reason}");
         }
         let mut reasons: Vec<String> = self
             .children
@@ -127,9 +188,11 @@ impl Tier {
     fn reason(&self, child: &Child, instance: &Instance) -> String {
         let spec = &instance.workload.spec;
         match misfit(child, instance) {
+            Some(Misfit::Silent) if child.is_connected() => "has not told what it runs".into(),
             Some(Misfit::Silent) => "not connected".into(),
             Some(Misfit::Refused) => {
-                instance.tried.get(&child.id).cloned().unwrap_or_else(|| "refused".into())
+                let said = instance.tried.get(&child.id).filter(|said| !said.is_empty());
+                said.cloned().unwrap_or_else(|| "has refused it".into())
             }
             Some(Misfit::Name) => "not among the names that the constraints allow".into(),
             Some(Misfit::Virtualization) => {
@@ -146,40 +209,89 @@ impl Tier {
     }
 }
 
+/// Sorts out children that an instance cannot be given to, the cheapest questions first: it
+/// is asked of all of them.
+struct Sieve<'a> {
+    instance: &'a Instance,
+    /// Most children can run the same.
+    judged: Vec<(&'a Ability, bool)>,
+}
+
+/// Abilities whose judgement is remembered; children with rarer ones are judged one by one.
+const JUDGED_MAX: usize = 16;
+
+impl<'a> Sieve<'a> {
+    fn new(instance: &'a Instance) -> Self {
+        Self { instance, judged: Vec::new() }
+    }
+
+    /// Agrees with [`misfit`].
+    fn pass<'b: 'a>(&mut self, child: &'b Child, demand: &Amounts) -> Option<Candidate> {
+        let offer = child.offer.as_ref()?;
+        let candidate = candidate(offer, child);
+        let passes = marram_placement::fits(demand, &candidate)
+            && self.is_able(&offer.ability)
+            && !self.instance.tried.contains_key(&child.id)
+            && is_allowed(child, self.instance)
+            && taken_port(child, self.instance).is_none();
+        passes.then_some(candidate)
+    }
+
+    fn is_able<'b: 'a>(&mut self, ability: &'b Ability) -> bool {
+        if let Some((_, able)) = self.judged.iter().find(|(known, _)| std::ptr::eq(*known, ability))
+        {
+            return *able;
+        }
+        let able = inability(ability, &self.instance.workload.spec).is_none();
+        if self.judged.len() < JUDGED_MAX {
+            self.judged.push((ability, able));
+        }
+        able
+    }
+}
+
+/// Why a child is no candidate, what says most first; `None` if it is one.
 fn misfit(child: &Child, instance: &Instance) -> Option<Misfit> {
     let spec = &instance.workload.spec;
     // Before it has told what runs there, it may hold this very instance.
-    let Some(link) = child.link.as_ref().filter(|link| link.complete) else {
-        return Some(Misfit::Silent);
-    };
-    let summary = &link.summary;
+    let Some(offer) = &child.offer else { return Some(Misfit::Silent) };
     if instance.tried.contains_key(&child.id) {
         return Some(Misfit::Refused);
     }
     if !spec.placement.unsupported.is_empty() {
         return Some(Misfit::Constraint);
     }
-    let names = match child.kind {
-        ChildKind::Node => &spec.placement.nodes,
-        ChildKind::Cluster => &spec.placement.clusters,
-    };
-    if !names.is_empty() && !names.contains(&child.name) {
+    if !is_allowed(child, instance) {
         return Some(Misfit::Name);
     }
-    let serves = |name: &str| summary.virtualizations.iter().any(|v| v == name);
-    if !serves(&spec.virtualization) || !spec.runtime.as_deref().is_none_or(serves) {
-        return Some(Misfit::Virtualization);
-    }
-    let architectures = &spec.architectures;
-    if !architectures.is_empty() && !summary.architectures.iter().any(|a| architectures.contains(a))
-    {
-        return Some(Misfit::Architecture);
+    if let Some(inability) = inability(&offer.ability, spec) {
+        return Some(inability);
     }
     if let Some(port) = taken_port(child, instance) {
         return Some(Misfit::Port(port));
     }
-    let fits = marram_placement::fits(&amounts(spec.resources), &candidate(child));
+    let fits = marram_placement::fits(&amounts(spec.resources), &candidate(offer, child));
     (!fits).then_some(Misfit::Amounts)
+}
+
+/// Whether the constraints allow the child.
+fn is_allowed(child: &Child, instance: &Instance) -> bool {
+    let placement = &instance.workload.spec.placement;
+    let names = match child.kind {
+        ChildKind::Node => &placement.nodes,
+        ChildKind::Cluster => &placement.clusters,
+    };
+    placement.unsupported.is_empty() && (names.is_empty() || names.contains(&child.name))
+}
+
+fn inability(ability: &Ability, spec: &ServiceSpec) -> Option<Misfit> {
+    let serves = |name: &str| ability.virtualizations.iter().any(|v| v == name);
+    if !serves(&spec.virtualization) || !spec.runtime.as_deref().is_none_or(serves) {
+        return Some(Misfit::Virtualization);
+    }
+    let wanted = &spec.architectures;
+    let runs = wanted.is_empty() || ability.architectures.iter().any(|a| wanted.contains(a));
+    (!runs).then_some(Misfit::Architecture)
 }
 
 /// A host port of the instance that something else on the node holds.
@@ -187,19 +299,17 @@ fn taken_port(child: &Child, instance: &Instance) -> Option<u16> {
     if child.kind != ChildKind::Node {
         return None;
     }
-    let key = |transport: Transport, host: u16| (transport, host);
     let mut ports = instance.workload.spec.ports.iter();
-    ports.find(|p| child.ports.contains(&key(p.transport, p.host))).map(|p| p.host)
+    ports.find(|p| child.has_port(p.transport, p.host)).map(|p| p.host)
 }
 
 fn wanted_virtualization(spec: &ServiceSpec) -> &str {
     spec.runtime.as_deref().unwrap_or(&spec.virtualization)
 }
 
-fn candidate(child: &Child) -> Candidate {
-    let capacity = child.link.as_ref().map(|l| l.summary.capacity).unwrap_or_default();
-    let (free, slot) = child.free();
-    Candidate { capacity: amounts(capacity), free: amounts(free), slot: amounts(slot) }
+fn candidate(offer: &Offer, child: &Child) -> Candidate {
+    let (free, slot) = offer.free(child.reserved());
+    Candidate { capacity: amounts(offer.capacity), free: amounts(free), slot: amounts(slot) }
 }
 
 fn amounts(resources: Resources) -> Amounts {
@@ -218,3 +328,6 @@ fn short_of(child: &Child, wanted: Resources) -> String {
     let text = lacks.collect::<Vec<_>>().join(", ");
     if text.is_empty() { "could take it".into() } else { text }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,21 +1,23 @@
 //! Speaks with children: welcomes them, tells them what is desired, hears how it goes.
 
-use crate::child::{Child, Link};
+use crate::child::{Child, Link, bounded, bounded_status, clip};
 use crate::instance::Instance;
 use crate::records::Key;
 use crate::tier::{Tier, workload_bytes};
 use crate::{CHILDREN_MAX, Effect, Now};
+use marram_protocol::desired::FETCH_MAX;
 use marram_protocol::id::{ChildId, InstanceId};
 use marram_protocol::state::InstanceState;
 use marram_protocol::v1::{
     Down, Generation, Hello, InstanceStatus, ManifestEntry, Scope, Summary, Telemetry, Up, Workload,
 };
+use std::collections::BTreeSet;
 
 /// Workloads in one message go up to here; one more of the largest still fits.
 const BATCH_BYTES_MAX: usize = 96 * 1024;
 
-/// Longest name of a child.
-const NAME_BYTES_MAX: usize = 64;
+/// Removals in one message beside that: 17 bytes each, a quarter of the message limit.
+const REMOVES_MAX: usize = 4_000;
 
 impl Tier {
     /// A child speaks.
@@ -27,8 +29,7 @@ impl Tier {
             }
             Up::Observed { generation, scope, statuses } => {
                 // Of another epoch, it was seen under nothing that this tier has said.
-                let known = generation.epoch == self.epoch;
-                let held = if known { generation.number } else { 0 };
+                let held = (generation.epoch == self.epoch).then_some(generation.number);
                 self.observed(id, held, scope, statuses, now);
             }
             Up::Resync(_) => self.send_manifest(id),
@@ -64,47 +65,54 @@ impl Tier {
         let held = hello.generation;
         let Some(child) = self.children.get_mut(&id) else { return };
         child.link = Some(Link::new(hello));
+        child.note_offer(&mut self.abilities);
         child.seen_unix_ms = now.unix_ms;
         self.reporting.summary_stale = true;
+        // Work is given to it once it has told what it runs.
         self.forget_refusals(id);
         if self.is_established() {
-            self.welcome(id, held, now);
+            self.notes.welcomes.insert(id, held);
         }
     }
 
-    fn welcome(&mut self, id: ChildId, held: Generation, now: Now) {
+    /// Answers greetings, last of all that follows from an input: the list that is sent then
+    /// holds it all.
+    pub(crate) fn welcome_children(&mut self, now: Now) {
         let epoch = self.epoch;
-        let Some(child) = self.children.get_mut(&id) else { return };
-        let Some(link) = &mut child.link else { return };
-        link.welcomed = true;
-        let welcome = Down::Welcome { epoch, unix_ms: now.unix_ms };
-        let current = Generation { epoch, number: child.number };
-        self.notes.sends.push(Effect::ToChild(id, welcome));
-        if held != current {
-            self.send_manifest(id);
+        for (id, held) in std::mem::take(&mut self.notes.welcomes) {
+            let Some(child) = self.children.get_mut(&id) else { continue };
+            let Some(link) = &mut child.link else { continue };
+            link.welcomed = true;
+            let welcome = Down::Welcome { epoch, unix_ms: now.unix_ms };
+            let current = Generation { epoch, number: child.number };
+            self.notes.sends.push(Effect::ToChild(id, welcome));
+            if held != current {
+                self.send_manifest(id);
+            }
         }
     }
 
     /// The parent has spoken for the first time: children that wait hear what is desired.
-    pub(crate) fn welcome_all(&mut self, now: Now) {
-        let waiting =
-            self.children.values().filter(|c| c.link.as_ref().is_some_and(|link| !link.welcomed));
-        for id in waiting.map(|c| c.id).collect::<Vec<_>>() {
-            self.welcome(id, Generation::default(), now);
-        }
+    pub(crate) fn welcome_all(&mut self) {
+        let waits = |child: &&Child| child.link.as_ref().is_some_and(|link| !link.welcomed);
+        let waiting = self.children.values().filter(waits);
+        self.notes.welcomes.extend(waiting.map(|child| (child.id, Generation::default())));
     }
 
     /// Two boards may be called the same; their ids differ, and so shall their names here.
     fn free_name(&self, wanted: &str) -> String {
-        let mut end = wanted.len().min(NAME_BYTES_MAX);
-        while !wanted.is_char_boundary(end) {
-            end -= 1;
+        let wanted = clip(wanted);
+        let wanted = if wanted.is_empty() { "unnamed" } else { &wanted };
+        // The numbers behind it that are taken; 1 stands for the name alone.
+        let number = |child: &Child| match child.name.strip_prefix(wanted)? {
+            "" => Some(1),
+            rest => rest.strip_prefix('-')?.parse::<usize>().ok(),
+        };
+        let taken: BTreeSet<usize> = self.children.values().filter_map(number).collect();
+        match (1..).find(|number| !taken.contains(number)) {
+            Some(1) | None => wanted.to_owned(),
+            Some(number) => format!("{wanted}-{number}"),
         }
-        let wanted = if end == 0 { "unnamed" } else { &wanted[..end] };
-        let taken = |name: &str| self.children.values().any(|c| c.name == name);
-        let numbered = (2..).map(|n: usize| format!("{wanted}-{n}"));
-        let mut names = std::iter::once(wanted.to_owned()).chain(numbered);
-        names.find(|name| !taken(name)).unwrap_or_default()
     }
 
     pub(crate) fn child_gone(&mut self, id: ChildId, incarnation: Option<u64>, now: Now) {
@@ -114,6 +122,7 @@ impl Tier {
             return;
         }
         child.link = None;
+        child.offer = None;
         child.strays.clear();
         child.seen_unix_ms = now.unix_ms;
         self.notes.changed.extend(&child.placed);
@@ -121,20 +130,21 @@ impl Tier {
     }
 
     fn summary(&mut self, id: ChildId, summary: Summary) {
-        let Some(link) = self.children.get_mut(&id).and_then(|c| c.link.as_mut()) else { return };
-        let known = std::mem::replace(&mut link.summary, summary);
-        let summary = &link.summary;
-        if known == *summary {
+        let Some(child) = self.children.get_mut(&id) else { return };
+        let Some(link) = &mut child.link else { return };
+        let summary = bounded(summary);
+        let known = std::mem::replace(&mut link.summary, summary.clone());
+        if known == summary {
             return;
         }
+        child.note_offer(&mut self.abilities);
         self.reporting.summary_stale = true;
         // Amounts that come and go are no reason to ask again one that has refused: its own
         // attempt would change them, and so on for ever.
         let amounts_only =
             Summary { reserved: summary.reserved, largest_free: summary.largest_free, ..known };
-        if amounts_only == *summary {
-            self.notes.wake = true;
-        } else {
+        self.notes.wake.insert(id);
+        if amounts_only != summary {
             self.forget_refusals(id);
         }
     }
@@ -144,16 +154,15 @@ impl Tier {
         for instance in self.instances.values_mut().filter(|i| i.retry_at_ms.is_some()) {
             instance.tried.remove(&id);
         }
-        self.notes.wake = true;
     }
 
-    fn telemetry(&mut self, id: ChildId, telemetry: Telemetry, now: Now) {
+    fn telemetry(&mut self, id: ChildId, mut telemetry: Telemetry, now: Now) {
         let Some(child) = self.children.get_mut(&id) else { return };
         let Some(link) = &mut child.link else { return };
         child.seen_unix_ms = now.unix_ms;
-        for usage in &telemetry.workloads {
+        for usage in std::mem::take(&mut telemetry.workloads) {
             if child.placed.contains(&usage.instance) {
-                self.reporting.note_usage(*usage);
+                self.reporting.note_usage(usage);
             }
         }
         link.telemetry = Some(telemetry);
@@ -163,32 +172,38 @@ impl Tier {
     fn observed(
         &mut self,
         id: ChildId,
-        held: u64,
+        held: Option<u64>,
         scope: Scope,
         statuses: Vec<InstanceStatus>,
         now: Now,
     ) {
         let Some(link) = self.children.get_mut(&id).and_then(|c| c.link.as_mut()) else { return };
-        if let Scope::Snapshot { first, .. } = scope {
-            if first {
-                link.snapshot.clear();
-            }
-            link.snapshot.extend(statuses.iter().map(|s| s.instance));
+        if let Scope::Snapshot { first: true, .. } = scope {
+            link.snapshot.clear();
         }
         for status in statuses {
-            self.one_observed(id, held, status, now);
+            let instance = status.instance;
+            self.one_observed(id, held, bounded_status(status), now);
+            // Only what is in the books is noted, so the child cannot name without end.
+            if let Scope::Snapshot { .. } = scope
+                && let Some(child) = self.children.get_mut(&id)
+                && (child.placed.contains(&instance) || child.strays.contains(&instance))
+                && let Some(link) = &mut child.link
+            {
+                link.snapshot.insert(instance);
+            }
         }
         if let Scope::Snapshot { last: true, .. } = scope {
-            self.snapshot_complete(id, held, now);
+            self.snapshot_complete(id, held.unwrap_or_default(), now);
         }
     }
 
-    fn one_observed(&mut self, by: ChildId, held: u64, status: InstanceStatus, now: Now) {
+    fn one_observed(&mut self, by: ChildId, held: Option<u64>, status: InstanceStatus, now: Now) {
         let id = status.instance;
         let Some(instance) = self.instances.get(&id).filter(|i| i.placed == Some(by)) else {
-            return self.stray(by, &status, now);
+            return self.stray(by, held.is_none(), &status);
         };
-        if held < instance.told {
+        if held.unwrap_or_default() < instance.told {
             return;
         }
         match status.state {
@@ -200,29 +215,38 @@ impl Tier {
             }
             InstanceState::Refused if instance.removing => self.gone(id, now),
             InstanceState::Refused if status.revision == instance.workload.revision => {
-                self.refused(id, by, status.detail, now);
+                self.refused(id, by, &status.detail, now);
             }
-            _ => {
-                let was_over = instance.status.state.is_over();
-                self.notes.wake |= !was_over && status.state.is_over();
-                self.account(id, |instance| instance.status = status);
+            // Of another revision than the one that was asked for since.
+            InstanceState::Refused => {}
+            state => {
+                if !instance.status.state.is_over() && state.is_over() {
+                    self.notes.wake.insert(by);
+                }
+                self.account(id, |instance| {
+                    if took_hold(state) {
+                        instance.retries = 0;
+                    }
+                    instance.status = status;
+                });
                 self.notes.changed.insert(id);
             }
         }
     }
 
-    /// A child tells of an instance that was not placed there: perhaps by an earlier life
-    /// of this tier, whose books are lost.
-    fn stray(&mut self, by: ChildId, status: &InstanceStatus, now: Now) {
+    /// A child tells of an instance that is not placed there. What it does by the word of an
+    /// earlier life of this tier, whose books are lost, may stay there; what it does by this
+    /// tier's word is on its way out.
+    fn stray(&mut self, by: ChildId, of_earlier_life: bool, status: &InstanceStatus) {
         let id = status.instance;
         let Some(child) = self.children.get_mut(&by) else { return };
-        if status.state.is_over() {
+        if status.state.is_over() || !of_earlier_life {
             child.strays.remove(&id);
             return;
         }
-        child.strays.insert(id);
-        if self.instances.get(&id).is_some_and(|i| i.placed.is_none()) {
-            self.place(id, now);
+        child.note_stray(id);
+        if self.instances.get(&id).is_some_and(Instance::waits) {
+            self.notes.wake.insert(by);
         }
     }
 
@@ -231,10 +255,11 @@ impl Tier {
         let Some(link) = &mut child.link else { return };
         link.complete = true;
         let named = std::mem::take(&mut link.snapshot);
+        child.note_offer(&mut self.abilities);
         child.strays.retain(|stray| named.contains(stray));
         let placed: Vec<InstanceId> = child.placed.iter().copied().collect();
         self.notes.changed.extend(&placed);
-        self.notes.wake = true;
+        self.notes.wake.insert(id);
         // What was to be removed and is not there was never there or is gone.
         for instance in placed.into_iter().filter(|i| !named.contains(i)) {
             if self.instances.get(&instance).is_some_and(|i| i.removing && i.told <= held) {
@@ -267,9 +292,12 @@ impl Tier {
         if (Generation { epoch: self.epoch, number: child.number }) != generation {
             return self.send_manifest(id);
         }
-        let asked = |i: &&Instance| instances.contains(&i.workload.instance);
+        // Each once, and no more than a child of this version asks for at a time.
+        let asked: BTreeSet<&InstanceId> = instances.iter().take(FETCH_MAX).collect();
+        let wanted = |i: &&InstanceId| child.placed.contains(i);
+        let asked = asked.into_iter().filter(wanted).filter_map(|i| self.instances.get(i));
         let workloads: Vec<Workload> =
-            self.desired_of(id).filter(asked).map(|i| i.workload.clone()).collect();
+            asked.filter(|i| !i.removing).map(|i| i.workload.clone()).collect();
         for workloads in batches(workloads) {
             self.notes.sends.push(Effect::ToChild(id, Down::Specs { generation, workloads }));
         }
@@ -283,17 +311,21 @@ impl Tier {
             };
             let removes = instances.iter().filter(|i| wanted(i).is_none()).copied().collect();
             let upserts = instances.iter().filter_map(wanted).map(|i| i.workload.clone());
-            let mut removes: Vec<InstanceId> = removes;
-            let mut upserts = batches(upserts.collect());
-            if upserts.is_empty() {
-                upserts.push(Vec::new());
-            }
+            let removes: Vec<InstanceId> = removes;
+            let mut upserts = batches(upserts.collect()).into_iter();
+            let mut removes = removes.chunks(REMOVES_MAX);
             let Some(child) = self.children.get_mut(&id) else { continue };
-            for upserts in upserts {
+            loop {
+                let (upserts, removes) = match (upserts.next(), removes.next()) {
+                    (None, None) => break,
+                    (upserts, removes) => {
+                        (upserts.unwrap_or_default(), removes.unwrap_or_default())
+                    }
+                };
                 let base = Generation { epoch: self.epoch, number: child.number };
                 child.number += 1;
                 let generation = Generation { number: child.number, ..base };
-                let removes = std::mem::take(&mut removes);
+                let removes = removes.to_vec();
                 if child.link.as_ref().is_some_and(|link| link.welcomed) {
                     let change = Down::Change { base, generation, upserts, removes };
                     self.notes.sends.push(Effect::ToChild(id, change));
@@ -312,28 +344,11 @@ impl Tier {
     }
 }
 
-impl Child {
-    /// Books an instance on the child.
-    pub(crate) fn hold(&mut self, instance: &Instance) {
-        self.placed.insert(instance.workload.instance);
-        if instance.holds() {
-            let spec = &instance.workload.spec;
-            self.reserved = self.reserved.plus(spec.resources);
-            self.ports.extend(spec.ports.iter().map(|p| (p.transport, p.host)));
-        }
-    }
-
-    /// Undoes [`Child::hold`].
-    pub(crate) fn release(&mut self, instance: &Instance) {
-        self.placed.remove(&instance.workload.instance);
-        if instance.holds() {
-            let spec = &instance.workload.spec;
-            self.reserved = self.reserved.minus(spec.resources);
-            for port in &spec.ports {
-                self.ports.remove(&(port.transport, port.host));
-            }
-        }
-    }
+/// Whether a child has not only been told of an instance but has got on with it: from here on
+/// a refusal is a new one.
+fn took_hold(state: InstanceState) -> bool {
+    use InstanceState::{Completed, Created, Running};
+    matches!(state, Created | Running | Completed)
 }
 
 /// Parts a list so that each part fits one message.

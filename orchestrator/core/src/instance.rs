@@ -6,6 +6,13 @@ use marram_protocol::state::InstanceState;
 use marram_protocol::v1::{InstanceStatus, Workload};
 use std::collections::BTreeMap;
 
+/// Children named in an explanation; the rest are counted.
+pub(crate) const REASONS_MAX: usize = 6;
+
+/// Children that one instance is offered to before its next retry: what so many have refused
+/// the next will refuse as well, and what is remembered of refusals stays small.
+pub(crate) const TRIED_MAX: usize = 256;
+
 /// One instance in a tier's books.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Instance {
@@ -17,6 +24,9 @@ pub struct Instance {
     pub(crate) told: u64,
     pub(crate) status: InstanceStatus,
     pub(crate) tried: BTreeMap<ChildId, String>,
+    /// Given back to the parent, which may have placed it elsewhere: nothing is tried with it
+    /// until the parent asks for it again.
+    pub(crate) handed_back: bool,
     /// When to look for a place again, and how often that was in vain.
     pub(crate) retry_at_ms: Option<u64>,
     pub(crate) retries: u32,
@@ -34,6 +44,7 @@ impl Instance {
             told: 0,
             status,
             tried: BTreeMap::new(),
+            handed_back: false,
             retry_at_ms: None,
             retries: 0,
         }
@@ -47,6 +58,19 @@ impl Instance {
         self.status.state = state;
         self.status.detail = InstanceStatus::detail(detail);
         self.status.revision = self.workload.revision;
+    }
+
+    /// Notes that a child refused it. What it said is kept of the first few.
+    pub(crate) fn note_refusal(&mut self, by: ChildId, reason: &str) {
+        let told = self.tried.values().filter(|reason| !reason.is_empty()).count();
+        let reason =
+            if told < REASONS_MAX { InstanceStatus::detail(reason) } else { String::new() };
+        self.tried.insert(by, reason);
+    }
+
+    /// Whether it has no place and waits for one.
+    pub(crate) fn waits(&self) -> bool {
+        self.placed.is_none() && self.retry_at_ms.is_some()
     }
 
     /// Whether resources of the child it is placed on are held for it.
@@ -74,7 +98,7 @@ impl Instance {
         &self.status
     }
 
-    /// Children that refused it, with their reasons.
+    /// Children that refused it, with their reasons; those beyond the first few are empty.
     pub fn tried(&self) -> &BTreeMap<ChildId, String> {
         &self.tried
     }

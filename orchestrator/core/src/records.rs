@@ -73,6 +73,7 @@ pub(crate) struct InstanceRecord {
     pub(crate) workload: Workload,
     pub(crate) placed: Option<ChildId>,
     pub(crate) removing: bool,
+    pub(crate) handed_back: bool,
 }
 
 impl Key {
@@ -119,6 +120,7 @@ impl From<&Instance> for InstanceRecord {
             workload: instance.workload.clone(),
             placed: instance.placed,
             removing: instance.removing,
+            handed_back: instance.handed_back,
         }
     }
 }
@@ -136,12 +138,22 @@ pub(crate) fn decode(key: &[u8], value: &[u8]) -> Result<(Key, Record), RecordEr
         return Err(RecordError::Version { key: key.to_vec(), version: value.first().copied() });
     };
     let record = match name {
-        Key::Epoch => postcard::from_bytes(body).map(Record::Epoch),
-        Key::Parent => postcard::from_bytes(body).map(Record::Parent),
-        Key::Child(_) => postcard::from_bytes(body).map(Record::Child),
-        Key::Instance(_) => postcard::from_bytes(body).map(Record::Instance),
+        Key::Epoch => whole(body).map(Record::Epoch),
+        Key::Parent => whole(body).map(Record::Parent),
+        Key::Child(_) => whole(body).map(Record::Child),
+        Key::Instance(_) => whole(body).map(Record::Instance),
     };
-    let damaged =
-        |e: postcard::Error| RecordError::Damaged { key: key.to_vec(), why: e.to_string() };
-    Ok((name, record.map_err(damaged)?))
+    Ok((name, record.map_err(|why| RecordError::Damaged { key: key.to_vec(), why })?))
 }
+
+/// Reads a value that takes up all bytes.
+fn whole<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, String> {
+    match postcard::take_from_bytes(body) {
+        Ok((value, [])) => Ok(value),
+        Ok((_, rest)) => Err(format!("{} bytes too long", rest.len())),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests;

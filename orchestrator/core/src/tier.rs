@@ -3,7 +3,7 @@
 //! Handlers change state and note what follows from it in [`Notes`]; `flush` then turns the
 //! notes into effects in the one order that is safe: persist, children, parent, watchers.
 
-use crate::child::Child;
+use crate::child::{Abilities, Child};
 use crate::instance::Instance;
 use crate::records::{self, ChildRecord, InstanceRecord, Key, Record};
 use crate::upward::Reporting;
@@ -17,6 +17,9 @@ use marram_protocol::v1::{
     ChildKind, Generation, InstanceStatus, NodeRef, Workload, WorkloadUsage,
 };
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+/// Detail of what was handed back in an earlier life.
+const HANDED_BACK: &str = "found no place here before the last start";
 
 /// Why a workload cannot be taken at all.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -38,6 +41,7 @@ pub struct Tier {
     pub(crate) identity: Identity,
     pub(crate) epoch: u64,
     pub(crate) children: BTreeMap<ChildId, Child>,
+    pub(crate) abilities: Abilities,
     pub(crate) instances: BTreeMap<InstanceId, Instance>,
     /// What the parent desires; the root has no parent.
     pub(crate) desired: Option<Desired>,
@@ -54,6 +58,8 @@ pub(crate) struct Notes {
     pub(crate) dirty: BTreeSet<Key>,
     /// For each child, the instances whose desired state there is other than before.
     pub(crate) retold: BTreeMap<ChildId, BTreeSet<InstanceId>>,
+    /// Children to be welcomed, with what they hold.
+    pub(crate) welcomes: BTreeMap<ChildId, Generation>,
     /// Messages that wait for what is persisted with them.
     pub(crate) sends: Vec<Effect>,
     /// Instances whose status the parent and watchers shall hear.
@@ -62,8 +68,8 @@ pub(crate) struct Notes {
     pub(crate) farewells: Vec<InstanceStatus>,
     /// The parent is to be told everything.
     pub(crate) snapshot: bool,
-    /// Room was made, or a child can do more: look for places again.
-    pub(crate) wake: bool,
+    /// Children that have more room or can do more: look for places there.
+    pub(crate) wake: BTreeSet<ChildId>,
 }
 
 impl Tier {
@@ -73,6 +79,7 @@ impl Tier {
             identity,
             epoch,
             children: BTreeMap::new(),
+            abilities: Abilities::default(),
             instances: BTreeMap::new(),
             desired: (!is_root).then(Desired::default),
             policy: BEST_FIT,
@@ -111,7 +118,7 @@ impl Tier {
                 }
             }
         }
-        tier.link_restored(generation);
+        tier.link_restored(generation, now);
         Ok(tier)
     }
 
@@ -125,14 +132,17 @@ impl Tier {
         let mut instance = Instance::new(record.workload, now);
         instance.placed = record.placed;
         instance.removing = record.removing;
-        if instance.placed.is_none() {
-            instance.retry_at_ms = Some(now.mono_ms);
+        instance.handed_back = record.handed_back;
+        match (record.placed, record.handed_back) {
+            (Some(_), _) => {}
+            (None, false) => instance.retry_at_ms = Some(now.mono_ms),
+            (None, true) => instance.set_state(InstanceState::Refused, HANDED_BACK, now),
         }
         self.instances.insert(id, instance);
     }
 
     /// Records come in any order; what refers to others is put together at the end.
-    fn link_restored(&mut self, generation: Generation) {
+    fn link_restored(&mut self, generation: Generation, now: Now) {
         let ids: Vec<InstanceId> = self.instances.keys().copied().collect();
         for id in ids {
             let Some(instance) = self.instances.get_mut(&id) else { continue };
@@ -143,7 +153,12 @@ impl Tier {
                     instance.told = child.number;
                     child.hold(instance);
                 }
-                None => instance.placed = None,
+                None if instance.placed.is_some() => {
+                    // Not reached with records of one tier: children are never deleted.
+                    instance.placed = None;
+                    instance.retry_at_ms = Some(now.mono_ms);
+                }
+                None => {}
             }
         }
         if let Some(desired) = &mut self.desired {
@@ -187,18 +202,7 @@ impl Tier {
 
     /// Does what is due. Called early it does nothing.
     pub fn handle_timeout(&mut self, now: Now) {
-        let due: Vec<InstanceId> = self
-            .instances
-            .iter()
-            .filter(|(_, i)| i.retry_at_ms.is_some_and(|at| at <= now.mono_ms))
-            .map(|(id, _)| *id)
-            .collect();
-        for id in due {
-            if let Some(instance) = self.instances.get_mut(&id) {
-                instance.tried.clear();
-            }
-            self.place(id, now);
-        }
+        self.retry_due(now);
         self.flush(now);
     }
 
@@ -227,11 +231,15 @@ impl Tier {
             instance.workload = workload;
             instance.removing = false;
             instance.tried.clear();
+            instance.handed_back = false;
+            instance.retries = 0;
         });
         match placed {
             // The child judges whether it can go on with what is asked now.
             Some(child) => {
-                self.set_state(id, InstanceState::NodeScheduled, "told of a new revision", now);
+                let kind = self.children.get(&child).map_or(ChildKind::Node, |c| c.kind);
+                self.set_state(id, scheduled(kind), "told of a new revision", now);
+                self.notes.wake.insert(child);
                 self.notes.retold.entry(child).or_default().insert(id);
             }
             None => self.place(id, now),
@@ -251,14 +259,15 @@ impl Tier {
 
     /// Nothing of the instance is left anywhere.
     pub(crate) fn gone(&mut self, id: InstanceId, now: Now) {
+        let child = self.instances.get(&id).and_then(|instance| instance.placed);
+        self.notes.wake.extend(child);
         self.account(id, |instance| instance.placed = None);
         let Some(mut instance) = self.instances.remove(&id) else { return };
         instance.set_state(InstanceState::Undeployed, "removed", now);
         self.notes.farewells.push(instance.status);
         self.notes.dirty.insert(Key::Instance(id));
         self.notes.changed.insert(id);
-        self.notes.wake = true;
-        self.reporting.usage.remove(&id);
+        self.reporting.forget_usage(id);
     }
 
     /// Changes an instance and keeps the books of the child it is or was placed on.
@@ -281,10 +290,12 @@ impl Tier {
 
     /// Turns notes into effects: persist first, then tell children, parent and watchers.
     fn flush(&mut self, now: Now) {
-        if std::mem::take(&mut self.notes.wake) {
-            self.place_waiting(now);
+        let woken = std::mem::take(&mut self.notes.wake);
+        if !woken.is_empty() {
+            self.place_waiting(&woken, now);
         }
         self.retell_children();
+        self.welcome_children(now);
         let mut notes = std::mem::take(&mut self.notes);
         self.report(&mut notes, now);
         if !notes.dirty.is_empty() {
@@ -325,7 +336,8 @@ impl Tier {
         let dated = !status.state.is_over() && !matches!(status.state, InstanceState::Requested);
         if silent && dated {
             let last = status.state.name();
-            status.detail = format!("{} is not connected, last heard: {last}", child.name);
+            let how = if child.is_connected() { "has not told yet" } else { "is not connected" };
+            status.detail = format!("{} {how}, last heard: {last}", child.name);
             status.state = InstanceState::Unknown;
         }
         Some(status)

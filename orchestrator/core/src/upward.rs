@@ -10,8 +10,8 @@ use marram_protocol::desired::{Desired, Step};
 use marram_protocol::id::InstanceId;
 use marram_protocol::state::InstanceState;
 use marram_protocol::v1::{
-    ChildKind, Down, Hello, InstanceStatus, Resources, SUMMARY_LIST_MAX, Scope, Summary, Telemetry,
-    Up, WorkloadUsage,
+    ChildKind, Down, Hello, InstanceStatus, SUMMARY_LIST_MAX, Scope, Summary, Telemetry, Up,
+    WorkloadUsage,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -52,9 +52,9 @@ impl Reporting {
             return None;
         }
         let summary = self.summary_sent.as_ref().filter(|_| self.summary_stale);
-        let summary = summary.map(|(at, _)| at + SUMMARY_INTERVAL_MS);
+        let summary = summary.map(|(at, _)| at.saturating_add(SUMMARY_INTERVAL_MS));
         let telemetry = self.telemetry_sent_ms.filter(|_| self.telemetry_stale);
-        let telemetry = telemetry.map(|at| at + TELEMETRY_INTERVAL_MS);
+        let telemetry = telemetry.map(|at| at.saturating_add(TELEMETRY_INTERVAL_MS));
         [summary, telemetry].into_iter().flatten().min()
     }
 
@@ -62,6 +62,18 @@ impl Reporting {
         if self.usage.insert(usage.instance, usage) != Some(usage) {
             self.usage_changed.insert(usage.instance);
         }
+    }
+
+    /// Instances of which something is remembered.
+    #[cfg(test)]
+    pub(crate) fn remembered(&self) -> usize {
+        self.usage.len() + self.usage_changed.len()
+    }
+
+    /// The instance is no more.
+    pub(crate) fn forget_usage(&mut self, id: InstanceId) {
+        self.usage.remove(&id);
+        self.usage_changed.remove(&id);
     }
 }
 
@@ -86,8 +98,7 @@ impl Tier {
         self.reporting.summary_stale = false;
         self.reporting.telemetry_sent_ms = Some(now.mono_ms);
         self.notes.sends.push(Effect::ToParent(Up::Hello(hello)));
-        // What found no place alone is the parent's to decide from here on.
-        self.place_waiting(now);
+        self.hand_back_waiting(now);
         self.notes.snapshot = true;
     }
 
@@ -126,7 +137,7 @@ impl Tier {
                 }
             }
         }
-        self.welcome_all(now);
+        self.welcome_all();
     }
 
     /// Adds to `notes` what the parent shall hear now.
@@ -195,20 +206,23 @@ impl Tier {
     /// What all connected children can do together.
     pub fn own_summary(&self) -> Summary {
         let mut sum = Summary { location: self.identity.location.clone(), ..Summary::default() };
-        let mut architectures = BTreeSet::new();
-        let mut virtualizations = BTreeSet::new();
+        let mut architectures: BTreeSet<&str> = BTreeSet::new();
+        let mut virtualizations: BTreeSet<&str> = BTreeSet::new();
         for child in self.children.values() {
             let Some(summary) = child.summary() else { continue };
-            let (free, slot) = child.free();
+            let (_, slot) = child.free();
             sum.nodes = sum.nodes.saturating_add(summary.nodes);
             sum.capacity = sum.capacity.plus(summary.capacity);
-            sum.reserved = sum.reserved.plus(child.reserved);
-            sum.largest_free = sum.largest_free.max(smaller(free, slot));
-            architectures.extend(summary.architectures.iter().cloned());
-            virtualizations.extend(summary.virtualizations.iter().cloned());
+            sum.reserved = sum.reserved.plus(child.reserved());
+            sum.largest_free = sum.largest_free.max(slot);
+            architectures.extend(summary.architectures.iter().map(String::as_str));
+            virtualizations.extend(summary.virtualizations.iter().map(String::as_str));
         }
-        sum.architectures = architectures.into_iter().take(SUMMARY_LIST_MAX).collect();
-        sum.virtualizations = virtualizations.into_iter().take(SUMMARY_LIST_MAX).collect();
+        let list = |words: BTreeSet<&str>| {
+            words.into_iter().take(SUMMARY_LIST_MAX).map(str::to_owned).collect()
+        };
+        sum.architectures = list(architectures);
+        sum.virtualizations = list(virtualizations);
         sum
     }
 
@@ -235,14 +249,5 @@ impl Tier {
         }
         sum.cpu_permille = u16::try_from(busy / cores.max(1)).unwrap_or(1000);
         sum
-    }
-}
-
-fn smaller(a: Resources, b: Resources) -> Resources {
-    Resources {
-        memory_mib: a.memory_mib.min(b.memory_mib),
-        cpu_millicores: a.cpu_millicores.min(b.cpu_millicores),
-        gpus: a.gpus.min(b.gpus),
-        storage_mib: a.storage_mib.min(b.storage_mib),
     }
 }

@@ -1,0 +1,163 @@
+//! Times of a tier at its design limits: one placement among 10 000 nodes, all nodes coming
+//! back at once, 10 000 instances without a place.
+//!
+//! `cargo run --release -p marram-orchestrator-core --example placing` prints them. It is a
+//! table to read, not a test: times on a shared machine prove nothing either way.
+
+#![allow(
+    clippy::disallowed_types,
+    clippy::disallowed_methods,
+    clippy::print_stdout,
+    reason = "it measures time and prints it"
+)]
+
+use marram_orchestrator_core::{CHILDREN_MAX, Identity, Input, Now, Tier};
+use marram_protocol::CLUSTER_INSTANCES_MAX;
+use marram_protocol::id::{ChildId, InstanceId, ServiceId};
+use marram_protocol::v1::{
+    ChildKind, Generation, Hello, Resources, Scope, ServiceSpec, Summary, Up, Workload,
+};
+use std::time::{Duration, Instant};
+
+/// Instances that find a place; all others that a tier takes do not.
+const PLACEMENTS: usize = 1000;
+
+struct Clock(u64);
+
+impl Clock {
+    fn tick(&mut self) -> Now {
+        self.0 += 1;
+        Now { mono_ms: self.0, unix_ms: self.0 }
+    }
+}
+
+fn tier() -> Tier {
+    let identity = Identity {
+        id: ChildId([255; 12]),
+        name: "root".into(),
+        location: String::new(),
+        version: "0".into(),
+        incarnation: 1,
+    };
+    Tier::new(identity, true, 1)
+}
+
+fn id(number: usize) -> [u8; 12] {
+    let mut id = [0; 12];
+    id[4..].copy_from_slice(&(number as u64).to_be_bytes());
+    id
+}
+
+fn workload(number: usize, memory_mib: u32) -> Workload {
+    let spec = ServiceSpec {
+        virtualization: "container".into(),
+        resources: Resources { memory_mib, ..Resources::default() },
+        architectures: vec!["arm64".into()],
+        ..ServiceSpec::default()
+    };
+    let instance = InstanceId { service: ServiceId(id(number)), number: 0 };
+    Workload { instance, revision: 1, name: "app.ns.service.ns".into(), spec }
+}
+
+/// Handles an input and everything that follows; the number of effects.
+fn handle(tier: &mut Tier, clock: &mut Clock, input: Input) -> usize {
+    tier.handle(clock.tick(), input);
+    std::iter::from_fn(|| tier.poll_effect()).count()
+}
+
+/// A node comes, named as all others, and tells that nothing runs there.
+fn come(tier: &mut Tier, clock: &mut Clock, number: usize, memory_mib: u32) -> usize {
+    let capacity = Resources { memory_mib, cpu_millicores: 4000, gpus: 0, storage_mib: 9000 };
+    let hello = Hello {
+        child: ChildId(id(number)),
+        kind: ChildKind::Node,
+        name: "raspberrypi".into(),
+        version: "0".into(),
+        incarnation: clock.0,
+        generation: Generation::default(),
+        summary: Summary {
+            nodes: 1,
+            capacity,
+            largest_free: capacity,
+            architectures: vec!["arm64".into()],
+            virtualizations: vec!["container".into(), "native".into()],
+            ..Summary::default()
+        },
+        facts: Vec::new(),
+    };
+    let snapshot = Up::Observed {
+        generation: Generation::default(),
+        scope: Scope::Snapshot { first: true, last: true },
+        statuses: Vec::new(),
+    };
+    let child = ChildId(id(number));
+    handle(tier, clock, Input::Child(child, Up::Hello(hello)))
+        + handle(tier, clock, Input::Child(child, snapshot))
+}
+
+/// Times of the same thing done again and again. On a machine that does other things as
+/// well, the best of them tells most.
+#[derive(Default)]
+struct Times(Vec<Duration>);
+
+impl Times {
+    fn take<T>(&mut self, work: impl FnOnce() -> T) -> T {
+        let start = Instant::now();
+        let result = work();
+        self.0.push(start.elapsed());
+        result
+    }
+
+    fn print(mut self, what: &str) {
+        self.0.sort();
+        let ms = |time: Option<&Duration>| time.map_or(0.0, |time| time.as_secs_f64() * 1e3);
+        let (best, median) = (ms(self.0.first()), ms(self.0.get(self.0.len() / 2)));
+        println!(
+            "{what:<48} {:>6} times, best {best:>8.3} ms, median {median:>8.3} ms",
+            self.0.len()
+        );
+    }
+}
+
+fn main() {
+    let (mut tier, mut clock) = (tier(), Clock(0));
+    let mut times = Times::default();
+    for number in 0..CHILDREN_MAX {
+        times.take(|| come(&mut tier, &mut clock, number, 1000));
+    }
+    times.print("a new node comes, named as all others");
+
+    let mut times = Times::default();
+    for number in 0..PLACEMENTS {
+        let workload = workload(number, 100);
+        times.take(|| handle(&mut tier, &mut clock, Input::Deploy(workload)));
+    }
+    times.print("one placement among 10 000 nodes");
+
+    let mut times = Times::default();
+    let waiting = CLUSTER_INSTANCES_MAX - PLACEMENTS;
+    for number in 0..waiting {
+        let workload = workload(number + PLACEMENTS, 5000);
+        times.take(|| handle(&mut tier, &mut clock, Input::Deploy(workload)));
+    }
+    times.print("an instance that fits nowhere");
+
+    let mut times = Times::default();
+    for number in 0..100 {
+        times.take(|| come(&mut tier, &mut clock, number, 1000));
+    }
+    times.print("a node comes back while 9 000 wait");
+
+    let mut times = Times::default();
+    clock.0 += 1_000_000;
+    let now = clock.tick();
+    while tier.poll_timeout().is_some_and(|due| due <= now.mono_ms) {
+        times.take(|| tier.handle_timeout(now));
+        while tier.poll_effect().is_some() {}
+    }
+    times.print("a turn of retries, all 9 000 being due");
+
+    let mut times = Times::default();
+    times.take(|| come(&mut tier, &mut clock, 0, 60_000_000));
+    times.print("a node comes that takes all 9 000");
+}
