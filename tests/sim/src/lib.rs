@@ -4,11 +4,12 @@
 //! the worst moments, finds what no hand-written test would. The same seed gives the same
 //! world, step by step.
 //!
-//! Faults drawn from the seed: links cut and healed with what was on its way lost, crash and
-//! restart of any tier from what it had persisted, reboots, preparations that fail,
-//! workloads that exit.
+//! Faults drawn from the seed: links cut and healed with what was on its way lost, messages
+//! delivered twice, crash and restart of any tier from what it had persisted, reboots, effects
+//! that fail before or after they were done or whose result is lost, workloads that exit.
 //!
 //! Safety is checked after every step by [`World::check`], liveness by [`World::heal`].
+//! `cargo run -p marram-sim -- SEED` shows what happens in one world.
 
 mod machine;
 mod tier;

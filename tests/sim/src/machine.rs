@@ -22,8 +22,7 @@ pub(crate) struct Machine {
     pub(crate) id: ChildId,
     pub(crate) engine: Option<Engine>,
     pub(crate) ledger: Option<Vec<u8>>,
-    pub(crate) runs: BTreeMap<InstanceId, Run>,
-    pub(crate) memory_of: BTreeMap<InstanceId, u32>,
+    pub(crate) runs: BTreeMap<InstanceId, (Run, u32)>,
     pub(crate) incarnation: u64,
     pub(crate) memory_mib: u32,
 }
@@ -32,15 +31,7 @@ const BACKEND: &str = "sim";
 
 impl Machine {
     pub(crate) fn new(id: ChildId, memory_mib: u32) -> Self {
-        Self {
-            id,
-            engine: None,
-            ledger: None,
-            runs: BTreeMap::new(),
-            memory_of: BTreeMap::new(),
-            incarnation: 0,
-            memory_mib,
-        }
+        Self { id, engine: None, ledger: None, runs: BTreeMap::new(), incarnation: 0, memory_mib }
     }
 
     /// Starts the engine from its ledger; the backend is as it was left.
@@ -74,80 +65,106 @@ impl Machine {
     }
 
     fn listing(&self) -> Input {
-        let observed = |run: &Run| match run {
-            Run::Prepared => Observed::Prepared,
-            Run::Running => Observed::Running { pid: 1, started_unix_ms: 0, paused: false },
-            Run::Exited(exit) => Observed::Exited(exit.clone()),
-        };
-        let found = self.runs.iter().map(|(id, run)| (*id, observed(run))).collect();
+        let found = self.runs.iter().map(|(id, (run, _))| (*id, observed(Some(run)))).collect();
         let facts =
             BackendFacts { name: BACKEND.into(), serves: vec!["container".into()], trouble: None };
         Input::Backend { facts, found: Some(found) }
     }
 
-    /// Does to the host what an effect says; the result is handed back later.
+    /// Does to the host what an effect says; the result is handed back later. With faults it
+    /// may fail, before or after having been done.
     pub(crate) fn perform(
         &mut self,
         effect: Effect,
         random: &mut Random,
         faults: bool,
     ) -> Option<(InstanceId, Outcome)> {
+        let instance = match &effect {
+            Effect::Prepare { workload, .. } => workload.instance,
+            Effect::Start { instance, .. }
+            | Effect::Recover { instance, .. }
+            | Effect::Stop { instance, .. }
+            | Effect::Destroy { instance, .. } => *instance,
+            Effect::Persist { .. } | Effect::Send(_) | Effect::Drained => return None,
+        };
+        let prepares = matches!(effect, Effect::Prepare { .. });
+        let failed = |kind, why: &str| Some((instance, Outcome::Failed(kind, why.to_owned())));
+        match random.below(100) {
+            0..10 if faults => return failed(ErrorKind::Transient, "it did not answer"),
+            10..13 if faults && prepares => {
+                return failed(ErrorKind::Exhausted, "no space left on the disk");
+            }
+            13..15 if faults && prepares => {
+                return failed(ErrorKind::Unsupported, "this kernel cannot do it");
+            }
+            15..18 if faults => {
+                self.succeed(effect);
+                return failed(ErrorKind::Transient, "it did not answer in time");
+            }
+            _ => {}
+        }
+        self.succeed(effect).map(|outcome| (instance, outcome))
+    }
+
+    fn succeed(&mut self, effect: Effect) -> Option<Outcome> {
         let handle = || HandleBytes { version: 1, state: vec![7] };
         let lost = || Exit { reason: ExitReason::Lost, at_unix_ms: 0 };
-        match effect {
+        Some(match effect {
             Effect::Prepare { workload, .. } => {
-                let id = workload.instance;
-                if faults && random.chance(10) {
-                    let why = "the registry did not answer".to_owned();
-                    return Some((id, Outcome::Failed(ErrorKind::Transient, why)));
+                let memory_mib = workload.spec.resources.memory_mib;
+                self.runs.entry(workload.instance).or_insert((Run::Prepared, memory_mib));
+                Outcome::Prepared(handle())
+            }
+            Effect::Start { instance, .. } => match self.runs.get_mut(&instance) {
+                Some((run @ (Run::Prepared | Run::Running), _)) => {
+                    *run = Run::Running;
+                    Outcome::Started(handle())
                 }
-                self.runs.entry(id).or_insert(Run::Prepared);
-                self.memory_of.insert(id, workload.spec.resources.memory_mib);
-                Some((id, Outcome::Prepared(handle())))
-            }
-            Effect::Start { instance, .. } => {
-                let outcome = match self.runs.get_mut(&instance) {
-                    Some(run @ (Run::Prepared | Run::Running)) => {
-                        *run = Run::Running;
-                        Outcome::Started(handle())
-                    }
-                    _ => Outcome::Failed(ErrorKind::NotFound, "not prepared".into()),
-                };
-                Some((instance, outcome))
-            }
+                Some(_) => Outcome::Failed(ErrorKind::Invalid, "has ended".into()),
+                None => Outcome::Failed(ErrorKind::NotFound, "not prepared".into()),
+            },
             Effect::Recover { instance, .. } => {
-                let observed = match self.runs.get(&instance) {
-                    None => Observed::Absent,
-                    Some(Run::Prepared) => Observed::Prepared,
-                    Some(Run::Running) => {
-                        Observed::Running { pid: 1, started_unix_ms: 0, paused: false }
-                    }
-                    Some(Run::Exited(exit)) => Observed::Exited(exit.clone()),
-                };
-                Some((instance, Outcome::Recovered(observed)))
+                Outcome::Recovered(observed(self.runs.get(&instance).map(|(run, _)| run)))
             }
-            Effect::Stop { instance, .. } => {
-                let exit = match self.runs.get_mut(&instance) {
-                    Some(run @ Run::Running) => {
-                        let exit = Exit { reason: ExitReason::Signal(15), at_unix_ms: 0 };
-                        *run = Run::Exited(exit.clone());
-                        exit
-                    }
-                    Some(Run::Exited(exit)) => exit.clone(),
-                    Some(Run::Prepared) | None => lost(),
-                };
-                Some((instance, Outcome::Stopped(exit)))
-            }
+            Effect::Stop { instance, .. } => Outcome::Stopped(match self.runs.get_mut(&instance) {
+                Some((run @ Run::Running, _)) => {
+                    let exit = Exit { reason: ExitReason::Signal(15), at_unix_ms: 0 };
+                    *run = Run::Exited(exit.clone());
+                    exit
+                }
+                Some((Run::Exited(exit), _)) => exit.clone(),
+                Some((Run::Prepared, _)) | None => lost(),
+            }),
             Effect::Destroy { instance, .. } => {
                 self.runs.remove(&instance);
-                self.memory_of.remove(&instance);
-                Some((instance, Outcome::Destroyed))
+                Outcome::Destroyed
             }
-            Effect::Persist { .. } | Effect::Send(_) | Effect::Drained => None,
+            Effect::Persist { .. } | Effect::Send(_) | Effect::Drained => return None,
+        })
+    }
+
+    /// The workload ends by itself.
+    pub(crate) fn exit(&mut self, instance: InstanceId, ended: Run) {
+        if let Some((run, _)) = self.runs.get_mut(&instance) {
+            *run = ended;
         }
     }
 
+    /// Memory of what runs.
+    pub(crate) fn used_mib(&self) -> u32 {
+        self.runs.values().filter(|(run, _)| *run == Run::Running).map(|(_, mib)| mib).sum()
+    }
+
     pub(crate) fn running(&self) -> impl Iterator<Item = InstanceId> {
-        self.runs.iter().filter(|(_, run)| **run == Run::Running).map(|(id, _)| *id)
+        self.runs.iter().filter(|(_, (run, _))| *run == Run::Running).map(|(id, _)| *id)
+    }
+}
+
+fn observed(run: Option<&Run>) -> Observed {
+    match run {
+        None => Observed::Absent,
+        Some(Run::Prepared) => Observed::Prepared,
+        Some(Run::Running) => Observed::Running { pid: 1, started_unix_ms: 0, paused: false },
+        Some(Run::Exited(exit)) => Observed::Exited(exit.clone()),
     }
 }
