@@ -49,7 +49,15 @@ impl Slot {
                 self.status.exit = Some(cause(exit.reason));
                 self.running_since_ms = None;
                 self.phase = Phase::Ended { at_ms: now.mono_ms };
-                self.set_state(InstanceState::Created, "stopped", now);
+                // Nothing of it is prepared any more. Of one that goes for good the cluster may
+                // not hear so before its ports are free, and of any other nothing is there yet.
+                match self.desired {
+                    None => self.set_state(self.status.state, "stopped, being removed", now),
+                    Some(_) => {
+                        let detail = "stopped, to be started anew";
+                        self.set_state(InstanceState::NodeScheduled, detail, now);
+                    }
+                }
                 REPORT
             }
             Outcome::Destroyed => {
