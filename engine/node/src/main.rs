@@ -38,9 +38,9 @@ struct Arguments {
     /// Configuration, TOML.
     #[arg(long, value_name = "FILE", default_value = "/etc/marram/node.toml")]
     config: PathBuf,
-    /// How much is logged to standard error: error, warn, info, debug or trace.
-    #[arg(long, value_name = "LEVEL", default_value = "info")]
-    log_level: LevelFilter,
+    /// What is logged to standard error: error, warn, info, debug or trace.
+    #[arg(long, env = "MARRAM_LOG", default_value = "info", value_name = "LEVEL")]
+    log: LevelFilter,
     /// Written once the node knows its backends.
     #[arg(long, value_name = "FILE")]
     ready_file: Option<PathBuf>,
@@ -65,7 +65,7 @@ fn main() -> ExitCode {
             return if error.print().is_ok() { code.into() } else { USAGE.into() };
         }
     };
-    let targets = Targets::new().with_default(arguments.log_level);
+    let targets = Targets::new().with_default(arguments.log);
     tracing_subscriber::registry()
         .with(tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(false))
         .with(targets)
