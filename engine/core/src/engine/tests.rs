@@ -27,9 +27,7 @@ impl Node {
         let capacity = Resources { memory_mib: 100_000, ..Resources::default() };
         let summary = Summary { nodes: 1, capacity, ..Summary::default() };
         node.give(Input::Host { summary, facts: Vec::new() });
-        let serves = vec!["container".into()];
-        let facts = BackendFacts { name: BACKEND.into(), serves, trouble: None };
-        node.give(Input::Backend { facts, found: Some(Vec::new()) });
+        node.give(listed(Vec::new()));
         node.give(Input::LinkUp);
         node.give(Input::Parent(Down::Welcome { epoch: 7, unix_ms: 0 }));
         node
@@ -84,6 +82,12 @@ impl Node {
     fn state(&self) -> InstanceState {
         self.engine.slot(instance(0)).unwrap().status.state
     }
+}
+
+fn listed(found: Vec<(InstanceId, Observed)>) -> Input {
+    let serves = vec!["container".into()];
+    let facts = BackendFacts { name: BACKEND.into(), serves, trouble: None };
+    Input::Backend { facts, found: Some(found) }
 }
 
 fn instance(number: u32) -> InstanceId {
@@ -146,14 +150,10 @@ fn a_long_run_clears_the_record_though_the_backend_was_listed_in_between() {
         node.start();
         for _ in 0..3 {
             node.mono_ms += 30_000;
-            let facts = BackendFacts { name: BACKEND.into(), serves: Vec::new(), trouble: None };
-            node.give(Input::Backend { facts, found: Some(Vec::new()) });
             let running = Observed::Running { pid: 1, started_unix_ms: 0, paused: false };
+            node.give(listed(vec![(instance(0), running.clone())]));
             node.done(Outcome::Recovered(running));
         }
-        let facts =
-            BackendFacts { name: BACKEND.into(), serves: vec!["container".into()], trouble: None };
-        node.give(Input::Backend { facts, found: None });
         node.exit(ExitReason::Code(1));
         assert_eq!(node.state(), InstanceState::Failed);
         assert_eq!(node.wait(), 500);
@@ -191,10 +191,8 @@ fn what_changes_nothing_writes_nothing() {
     let mut effects = node.give(Input::Parent(Down::Manifest { generation, entries }));
     effects.extend(node.give(Input::LinkDown));
     effects.extend(node.give(Input::LinkUp));
-    let facts =
-        BackendFacts { name: BACKEND.into(), serves: vec!["container".into()], trouble: None };
-    effects.extend(node.give(Input::Backend { facts, found: Some(Vec::new()) }));
     let running = Observed::Running { pid: 1, started_unix_ms: 0, paused: false };
+    effects.extend(node.give(listed(vec![(instance(0), running.clone())])));
     effects.extend(node.done(Outcome::Recovered(running)));
     let writes = effects.iter().filter(|effect| matches!(effect, Effect::Persist { .. }));
     assert_eq!(writes.count(), 0);
