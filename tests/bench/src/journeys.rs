@@ -18,9 +18,11 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 const NATIVE_COUNT: usize = 40;
+/// Rounds stop here on a slow machine, so that the whole bench stays within minutes.
 const NATIVE_TIME_MAX: Duration = Duration::from_secs(30);
 
 const CONTAINER_COUNT: usize = 15;
+/// As for native programs; a container takes ten times as long.
 const CONTAINER_TIME_MAX: Duration = Duration::from_secs(50);
 
 /// A folder that no disk is behind.

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 const WORKLOADS: usize = 10;
 
 const RESTARTS: usize = 5;
+/// Rounds stop here on a slow machine, so that the whole bench stays within minutes.
 const RESTARTS_TIME_MAX: Duration = Duration::from_secs(30);
 
 const NATIVE: [&str; 2] = ["/bin/sleep", "4805"];
