@@ -5,7 +5,7 @@
 
 use crate::convert;
 use crate::ports::Ports;
-use marram_backend_api::{Backend, Error, ErrorKind};
+use marram_backend_api::{Backend, Error, ErrorKind, Observed};
 use marram_engine_core::{Effect, HandleBytes, Outcome};
 use marram_protocol::id::InstanceId;
 use marram_protocol::port::PortMapping;
@@ -103,10 +103,28 @@ impl Performer {
     ) -> Result<Outcome, Error> {
         let handle = convert::handle(instance, handle).map_err(unnameable)?;
         let observed = self.backend(backend)?.recover(&handle).await?;
-        if let marram_backend_api::Observed::Running { .. } = observed {
-            self.open_ports(instance, ports, true).await?;
+        match &observed {
+            // It runs, with its ports or without; they are tried again with the next change.
+            Observed::Running { .. } => {
+                if let Err(error) = self.open_ports(instance, ports, true).await {
+                    tracing::warn!(%instance, error = error.chain(), "it runs without them");
+                }
+            }
+            Observed::Prepared | Observed::Exited(_) | Observed::Absent => {
+                self.ended(instance).await;
+            }
+            Observed::Unknown(_) => {}
         }
         Ok(Outcome::Recovered(observed))
+    }
+
+    /// An instance has ended by itself: what comes to its host ports is for nobody, least of
+    /// all for who listens next on the port behind them.
+    pub(crate) async fn ended(&self, instance: InstanceId) -> Done {
+        if let Err(why) = self.ports.lock().await.close(instance).await {
+            tracing::warn!(%instance, why, "its host ports stay open until it is removed");
+        }
+        None
     }
 
     async fn stop(
@@ -147,4 +165,105 @@ fn name(instance: InstanceId) -> Result<marram_backend_api::WorkloadId, Error> {
 
 fn unnameable(error: marram_backend_api::WorkloadIdError) -> Error {
     Error::caused(ErrorKind::Internal, "naming the workload", "not a name", error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::moody::{Mood, Moody};
+    use crate::ports::tests::{instead, writing};
+    use marram_protocol::id::ServiceId;
+    use marram_protocol::port::Transport;
+    use std::path::Path;
+
+    const INSTANCE: InstanceId = InstanceId { service: ServiceId([1; 12]), number: 0 };
+
+    fn performer(moody: &Moody, ports: Ports) -> Performer {
+        let backend: Arc<dyn Backend> = Arc::new(moody.clone());
+        Performer::new(BTreeMap::from([("moody", backend)]), ports)
+    }
+
+    fn mapping() -> Vec<PortMapping> {
+        let free = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let host = free.local_addr().unwrap().port();
+        vec![PortMapping { host, workload: 1, transport: Transport::Tcp }]
+    }
+
+    fn redirects(dir: &Path) -> usize {
+        std::fs::read_to_string(dir.join("nft.rules")).unwrap().matches("redirect").count()
+    }
+
+    fn backend() -> String {
+        "moody".into()
+    }
+
+    fn handle() -> HandleBytes {
+        HandleBytes { version: 1, state: Vec::new() }
+    }
+
+    async fn perform(performer: &Performer, effect: Effect, ports: &[PortMapping]) -> Outcome {
+        performer.clone().perform(effect, ports.to_vec()).await.unwrap().1
+    }
+
+    fn start() -> Effect {
+        Effect::Start { backend: backend(), instance: INSTANCE, handle: handle() }
+    }
+
+    fn recover() -> Effect {
+        Effect::Recover { backend: backend(), instance: INSTANCE, handle: handle() }
+    }
+
+    #[tokio::test]
+    async fn ports_of_a_start_that_failed_are_closed_with_what_it_left() {
+        let (dir, moody) = (tempfile::tempdir().unwrap(), Moody::new(Mood::Away));
+        let (performer, ports) = (performer(&moody, writing(dir.path())), mapping());
+        let started = perform(&performer, start(), &ports).await;
+        assert!(matches!(started, Outcome::Failed(ErrorKind::Transient, _)), "{started:?}");
+        assert!(redirects(dir.path()) > 0);
+        moody.be(Mood::Well);
+        let destroy = Effect::Destroy { backend: backend(), instance: INSTANCE };
+        assert_eq!(perform(&performer, destroy, &[]).await, Outcome::Destroyed);
+        assert_eq!(redirects(dir.path()), 0);
+    }
+
+    #[tokio::test]
+    async fn ports_of_what_is_gone_are_closed() {
+        let (dir, moody) = (tempfile::tempdir().unwrap(), Moody::new(Mood::Well));
+        let (performer, ports) = (performer(&moody, writing(dir.path())), mapping());
+        let started = perform(&performer, start(), &ports).await;
+        assert_eq!(started, Outcome::Started(handle()));
+        perform(&performer, recover(), &ports).await;
+        assert!(redirects(dir.path()) > 0, "it runs");
+        performer.ended(INSTANCE).await;
+        assert_eq!(redirects(dir.path()), 0);
+        perform(&performer, start(), &ports).await;
+        assert!(redirects(dir.path()) > 0);
+        let id = convert::workload_id(INSTANCE).unwrap();
+        moody.destroy(&id).await.unwrap();
+        let recovered = perform(&performer, recover(), &ports).await;
+        assert_eq!(recovered, Outcome::Recovered(Observed::Absent));
+        assert_eq!(redirects(dir.path()), 0);
+    }
+
+    #[tokio::test]
+    async fn what_runs_is_taken_up_even_if_its_ports_cannot_be_opened() {
+        let (dir, moody) = (tempfile::tempdir().unwrap(), Moody::new(Mood::Well));
+        let performer = performer(&moody, instead(dir.path(), "exit 1"));
+        let started = perform(&performer, start(), &[]).await;
+        assert_eq!(started, Outcome::Started(handle()));
+        let recovered = perform(&performer, recover(), &mapping()).await;
+        assert!(matches!(recovered, Outcome::Recovered(Observed::Running { .. })), "{recovered:?}");
+        // To start one without them is another matter.
+        let started = perform(&performer, start(), &mapping()).await;
+        assert!(matches!(started, Outcome::Failed(ErrorKind::Exhausted, _)), "{started:?}");
+    }
+
+    #[tokio::test]
+    async fn a_backend_that_is_not_there_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let performer = Performer::new(BTreeMap::new(), writing(dir.path()));
+        let failed = perform(&performer, recover(), &[]).await;
+        let Outcome::Failed(ErrorKind::Unsupported, why) = failed else { panic!("{failed:?}") };
+        assert!(why.contains("moody"), "{why}");
+    }
 }

@@ -13,8 +13,10 @@ use marram_engine_core::Engine;
 use marram_protocol::id::{ChildId, InstanceId};
 use marram_protocol::port::{PortMapping, Transport};
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::net::{Ipv6Addr, TcpListener, UdpSocket};
+use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
 use tokio::io::AsyncWriteExt;
@@ -31,13 +33,15 @@ pub(crate) struct Ports {
     /// The table says what `open` says. Not so after a start: the table may be of an engine
     /// before this one, of before a reboot, or there may be none.
     written: bool,
+    nft: PathBuf,
 }
 
 impl Ports {
     /// Two nodes on one host have two tables.
     fn new(node: ChildId) -> Self {
         let id = node.to_string();
-        Self { table: format!("marram_{}", &id[..12]), open: BTreeMap::new(), written: false }
+        let table = format!("marram_{}", &id[..12]);
+        Self { table, open: BTreeMap::new(), written: false, nft: "nft".into() }
     }
 
     /// With what the engine before this one had opened, for all that backends have.
@@ -74,22 +78,20 @@ impl Ports {
         if !known_running {
             wanted.iter().try_for_each(is_free)?;
         }
-        let before = self.open.insert(instance, wanted);
-        let result = self.apply().await;
-        if result.is_err() {
-            match before {
-                Some(before) => drop(self.open.insert(instance, before)),
-                None => drop(self.open.remove(&instance)),
-            }
-        }
-        result
+        let before = self.open.clone();
+        // The engine gives a port to one at a time: who had it before has ended, and what it
+        // left is only not cleared away yet.
+        let is_wanted = |mapping: &PortMapping| wanted.iter().any(|one| same_port(one, mapping));
+        self.open.values_mut().for_each(|mappings| mappings.retain(|one| !is_wanted(one)));
+        self.open.insert(instance, wanted);
+        self.apply_or(before).await
     }
 
     /// Closes the ports of an instance.
     pub(crate) async fn close(&mut self, instance: InstanceId) -> Result<(), String> {
-        let had = self.open.remove(&instance).is_some_and(|mappings| !mappings.is_empty());
-        if had {
-            return self.apply().await;
+        let before = self.open.clone();
+        if self.open.remove(&instance).is_some_and(|mappings| !mappings.is_empty()) {
+            return self.apply_or(before).await;
         }
         // It may have had some under an engine before this one. A host without `nft` had none.
         if !self.written
@@ -98,6 +100,18 @@ impl Ports {
             tracing::debug!(error, "what an earlier engine redirected was not looked through");
         }
         Ok(())
+    }
+
+    /// Writes what is open; if that fails, `before` is what counts.
+    async fn apply_or(
+        &mut self,
+        before: BTreeMap<InstanceId, Vec<PortMapping>>,
+    ) -> Result<(), String> {
+        let result = self.apply().await;
+        if result.is_err() {
+            self.open = before;
+        }
+        result
     }
 
     async fn apply(&mut self) -> Result<(), String> {
@@ -110,7 +124,8 @@ impl Ports {
     async fn write(&self) -> Result<(), String> {
         let rules = self.rules();
         let failed = |why: String| format!("host ports cannot be redirected by nft: {why}");
-        let mut child = Command::new("nft")
+        let mut child = Command::new(&self.nft)
+            .env("PATH", search_path())
             .args(["-f", "-"])
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
@@ -118,18 +133,22 @@ impl Ports {
             .kill_on_drop(true)
             .spawn()
             .map_err(|error| failed(error.to_string()))?;
-        if let Some(mut input) = child.stdin.take() {
-            input.write_all(rules.as_bytes()).await.map_err(|error| failed(error.to_string()))?;
-        }
-        let output = tokio::time::timeout(NFT_TIME_MAX, child.wait_with_output())
+        let input = child.stdin.take();
+        let written = async {
+            let Some(mut input) = input else { return Ok(()) };
+            input.write_all(rules.as_bytes()).await
+        };
+        let both = async { tokio::join!(written, child.wait_with_output()) };
+        let (written, output) = tokio::time::timeout(NFT_TIME_MAX, both)
             .await
-            .map_err(|_| failed(format!("no answer within {NFT_TIME_MAX:?}")))?
-            .map_err(|error| failed(error.to_string()))?;
-        if output.status.success() {
-            return Ok(());
+            .map_err(|_| failed(format!("no answer within {NFT_TIME_MAX:?}")))?;
+        let output = output.map_err(|error| failed(error.to_string()))?;
+        if !output.status.success() {
+            // It may have ended without listening, and says why.
+            let why = String::from_utf8_lossy(&output.stderr);
+            return Err(failed(why.lines().next().unwrap_or("no reason given").to_owned()));
         }
-        let why = String::from_utf8_lossy(&output.stderr);
-        Err(failed(why.lines().next().unwrap_or("no reason given").to_owned()))
+        written.map_err(|error| failed(error.to_string()))
     }
 
     /// The whole table, to replace what is there in one step.
@@ -167,6 +186,17 @@ impl Ports {
     }
 }
 
+fn same_port(one: &PortMapping, other: &PortMapping) -> bool {
+    (one.host, one.transport) == (other.host, other.transport)
+}
+
+/// Where `nft` is looked for: who became root by `su` has not the folders for root's programs.
+fn search_path() -> OsString {
+    let mut path = std::env::var_os("PATH").unwrap_or_else(|| "/usr/bin:/bin".into());
+    path.push(":/usr/sbin:/sbin");
+    path
+}
+
 /// What the kernel has to be told of.
 fn redirected(mappings: &[PortMapping]) -> Vec<PortMapping> {
     mappings.iter().filter(|mapping| mapping.host != mapping.workload).copied().collect()
@@ -193,100 +223,4 @@ fn is_free(mapping: &PortMapping) -> Result<(), String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use marram_protocol::id::ServiceId;
-
-    #[test]
-    fn the_table_is_written_as_a_whole() {
-        let mut ports = Ports::new(ChildId([0xab; 12]));
-        let empty = ports.rules();
-        assert_eq!(
-            empty,
-            "table ip marram_abababababab\ndelete table ip marram_abababababab\n\
-             table ip6 marram_abababababab\ndelete table ip6 marram_abababababab\n"
-        );
-        let instance = InstanceId { service: ServiceId([1; 12]), number: 0 };
-        let mapping = PortMapping { host: 6080, workload: 60, transport: Transport::Tcp };
-        ports.open.insert(instance, vec![mapping]);
-        let rules = ports.rules();
-        let rule = "fib daddr type local tcp dport 6080 redirect to :60";
-        assert_eq!(rules.matches(rule).count(), 4, "{rules}");
-        assert!(rules.contains("oifname \"lo\" fib"), "{rules}");
-    }
-
-    /// A table of a test's own in the kernel, and its end. Needs root.
-    struct Table(ChildId);
-
-    impl Table {
-        fn new() -> Self {
-            let mut id = [0; 12];
-            id[..4].copy_from_slice(&std::process::id().to_be_bytes());
-            Self(ChildId(id))
-        }
-
-        /// Which of the host ports are redirected in the kernel now; `None`: there is no table.
-        fn redirects(&self, ports: &[u16]) -> Option<Vec<u16>> {
-            let table = Ports::new(self.0).table;
-            let mut nft = std::process::Command::new("nft");
-            let output = nft.args(["list", "table", "ip", &table]).output().unwrap();
-            let text = String::from_utf8_lossy(&output.stdout).into_owned();
-            let there = |port: &&u16| text.contains(&format!("dport {port} redirect"));
-            output.status.success().then(|| ports.iter().filter(there).copied().collect())
-        }
-    }
-
-    impl Drop for Table {
-        fn drop(&mut self) {
-            for family in ["ip", "ip6"] {
-                let table = Ports::new(self.0).table;
-                let mut nft = std::process::Command::new("nft");
-                // Gone already is as good.
-                drop(nft.args(["delete", "table", family, &table]).output());
-            }
-        }
-    }
-
-    #[tokio::test]
-    async fn an_engine_that_starts_keeps_open_what_runs_and_closes_what_does_not() {
-        let table = Table::new();
-        let instance = |number| InstanceId { service: ServiceId([1; 12]), number };
-        let free = || TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port();
-        let hosts = [free(), free(), free()];
-        let mapping = |place: usize| {
-            [PortMapping { host: hosts[place], workload: 1, transport: Transport::Tcp }]
-        };
-        let mut first = Ports::new(table.0);
-        first.close(instance(7)).await.unwrap();
-        assert_eq!(table.redirects(&hosts), None, "nothing is redirected, nothing is made");
-        for (number, place) in [(0, 0), (1, 1), (2, 2)] {
-            first.open(instance(number), &mapping(place), false).await.unwrap();
-        }
-        assert_eq!(table.redirects(&hosts).unwrap(), hosts);
-        drop(first);
-
-        // The third ended while nobody was there.
-        let mut second = Ports::new(table.0);
-        second.inherit(instance(0), &mapping(0));
-        second.inherit(instance(1), &mapping(1));
-        second.open(instance(0), &mapping(0), true).await.unwrap();
-        assert_eq!(table.redirects(&hosts).unwrap(), hosts[..2], "the second stays open");
-        second.open(instance(1), &mapping(1), true).await.unwrap();
-        drop(second);
-
-        // Of the last two nothing is known any more but that they are to go.
-        let mut third = Ports::new(table.0);
-        third.close(instance(1)).await.unwrap();
-        assert_eq!(table.redirects(&hosts), None);
-    }
-
-    #[test]
-    fn a_port_that_somebody_listens_on_is_not_free() {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
-        let host = listener.local_addr().unwrap().port();
-        let mapping = PortMapping { host, workload: 1, transport: Transport::Tcp };
-        assert!(is_free(&mapping).unwrap_err().contains(&host.to_string()));
-        drop(listener);
-        assert_eq!(is_free(&mapping), Ok(()));
-    }
-}
+pub(crate) mod tests;

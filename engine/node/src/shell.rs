@@ -324,6 +324,10 @@ impl Shell {
             Event::Exited(id, exit) => {
                 if let Some(instance) = convert::instance_id(&id) {
                     self.handle(Input::Exited(instance, exit));
+                    if self.has_idle_ports(instance) {
+                        let performer = self.performer.clone();
+                        self.performing.spawn(async move { performer.ended(instance).await });
+                    }
                 }
             }
             Event::Progress(id, done, all) => {
@@ -333,6 +337,14 @@ impl Shell {
             }
             Event::Resync => self.looks.ask(name),
         }
+    }
+
+    /// It does not run, and host ports may lead to where it was.
+    fn has_idle_ports(&self, instance: InstanceId) -> bool {
+        self.engine.slot(instance).is_some_and(|slot| {
+            let ports = slot.desired.map_or(&[][..], |workload| &workload.spec.ports);
+            !slot.is_running && ports.iter().any(|port| port.host != port.workload)
+        })
     }
 
     fn looked(&mut self, look: Look) {
