@@ -2,11 +2,15 @@
 
 use serde::Deserialize;
 use std::collections::BTreeMap;
+use std::io::Read;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 /// Port of a cluster's MQTT endpoint unless the address names one.
 const MQTT_PORT: u16 = 10003;
+
+/// Longest configuration file: some forty times what is written by hand.
+const CONFIG_BYTES_MAX: u64 = 64 * 1024;
 
 /// Why a configuration is refused.
 #[derive(Debug, thiserror::Error)]
@@ -19,6 +23,12 @@ pub enum ConfigError {
         /// Why.
         #[source]
         source: std::io::Error,
+    },
+    /// The file is longer than 64 KiB.
+    #[error("{} is longer than the {CONFIG_BYTES_MAX} bytes that are allowed", path.display())]
+    TooLong {
+        /// Which file.
+        path: PathBuf,
     },
     /// It is no TOML, or holds something unknown or of the wrong kind.
     #[error("{} is not a valid configuration", path.display())]
@@ -198,8 +208,13 @@ fn default_runtime_dir() -> PathBuf {
 impl Config {
     /// Reads and checks a file.
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+        let read = |source| ConfigError::Read { path: path.to_owned(), source };
+        let file = std::fs::File::open(path).map_err(read)?;
+        let mut text = String::new();
+        file.take(CONFIG_BYTES_MAX + 1).read_to_string(&mut text).map_err(read)?;
+        if u64::try_from(text.len()).is_ok_and(|length| length > CONFIG_BYTES_MAX) {
+            return Err(ConfigError::TooLong { path: path.to_owned() });
+        }
         let config: Self = toml::from_str(&text).map_err(|source| ConfigError::Form {
             path: path.to_owned(),
             source: Box::new(source),
@@ -285,5 +300,57 @@ mod tests {
         assert!(parse("state_dir = '/s'\nclutser = 'x'").unwrap_err().contains("clutser"));
         assert!(parse("state_dir = 's'").unwrap_err().contains("absolute"));
         assert!(parse("").unwrap_err().contains("state_dir"));
+    }
+
+    #[test]
+    fn a_full_file_is_read_as_it_is_written() {
+        let config = parse(
+            "state_dir = '/s'\nruntime_dir = '/r'\nname = 'pi'\naddress = '10.0.0.2'\n\
+             location = '48.1,11.6'\n\
+             [reserved]\nmemory_mib = 64\n\
+             [native]\nallow_root = true\ndefault_user = 'svc'\nmount_roots = ['/srv']\n\
+             [containerd]\nenabled = false\nnamespace = 'x'\ndevices = ['/dev/null']\n\
+             [containerd.registries.'docker.io']\nmirrors_only = true\n\
+             mirrors = [{ url = 'http://127.0.0.1:5000', insecure = true }, { url = 'https://m' }]\n",
+        )
+        .unwrap();
+        assert_eq!((config.name.as_deref(), config.reserved.memory_mib), (Some("pi"), 64));
+        assert!(config.native.enabled && config.native.allow_root && !config.containerd.enabled);
+        assert_eq!(config.containerd.snapshotter, "overlayfs", "what is not said stays usual");
+        let docker = &config.containerd.registries["docker.io"];
+        let insecure: Vec<bool> = docker.mirrors.iter().map(|mirror| mirror.insecure).collect();
+        assert!(docker.mirrors_only && insecure == [true, false]);
+    }
+
+    #[test]
+    fn what_is_wrong_anywhere_is_refused_with_its_name() {
+        for (text, word) in [
+            ("[native]\nallowroot = true", "allowroot"),
+            ("[containerd.registries.x]\nmirror = []", "mirror"),
+            ("[containerd.registries.x]\nmirrors = [{ insecure = true }]", "url"),
+            ("[reserved]\nmemory_mib = -1", "memory_mib"),
+            ("[reserved]\nmemory_mib = '1G'", "memory_mib"),
+            ("cluster = 7", "cluster"),
+            ("cluster = 'mqtt://127.0.0.1:70000'", "cluster"),
+            ("state_dir = '/again'", "state_dir"),
+        ] {
+            let error = parse(&format!("state_dir = '/s'\n{text}")).unwrap_err();
+            assert!(error.contains(word), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn files_that_are_no_configuration_are_told_apart() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("node.toml");
+        assert!(matches!(Config::read(&path), Err(ConfigError::Read { .. })));
+        std::fs::write(&path, b"state_dir = '\xff'").unwrap();
+        assert!(matches!(Config::read(&path), Err(ConfigError::Read { .. })));
+        std::fs::write(&path, "state_dir = ").unwrap();
+        assert!(matches!(Config::read(&path), Err(ConfigError::Form { .. })));
+        let endless = Config::read(Path::new("/dev/zero"));
+        assert!(matches!(endless, Err(ConfigError::TooLong { .. })), "{endless:?}");
+        std::fs::write(&path, "state_dir = '/s'").unwrap();
+        assert_eq!(Config::read(&path).unwrap().state_dir, Path::new("/s"));
     }
 }

@@ -1,7 +1,7 @@
 //! From the words of the orchestrator to those of backends, and back.
 
 use marram_backend_api::{
-    Exit, ExitReason, Handle, Mount, Resources, Spec, WorkloadId, WorkloadIdError,
+    Error, ErrorKind, Exit, ExitReason, Handle, Mount, Resources, Spec, WorkloadId, WorkloadIdError,
 };
 use marram_engine_core::HandleBytes;
 use marram_protocol::id::InstanceId;
@@ -43,18 +43,28 @@ pub(crate) fn exit_cause(exit: &Exit) -> ExitCause {
     }
 }
 
-pub(crate) fn spec(service: &ServiceSpec) -> Spec {
+/// What a backend is to run.
+///
+/// # Errors
+/// The service says what no backend could do; nothing is left out in silence.
+pub(crate) fn spec(service: &ServiceSpec) -> Result<Spec, Error> {
     let family = FAMILIES.contains(&service.virtualization.as_str());
     let named = (!family).then(|| service.virtualization.clone());
     let limit = |amount: u32| (amount > 0).then_some(amount);
-    let environment = service.environment.iter().filter_map(|entry| {
-        entry.split_once('=').map(|(name, value)| (name.to_owned(), value.to_owned()))
-    });
-    Spec {
+    let variable = |(place, entry): (usize, &String)| match entry.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        // Not the entry itself: it may be a secret that lost its name.
+        _ => {
+            let why = format!("entry {place} is not of the form NAME=VALUE");
+            Err(Error::new(ErrorKind::Invalid, "reading the environment", why))
+        }
+    };
+    let environment = service.environment.iter().enumerate().map(variable);
+    Ok(Spec {
         image: service.image.clone(),
         runtime: service.runtime.clone().or(named),
         args: service.args.clone(),
-        environment: environment.collect(),
+        environment: environment.collect::<Result<_, _>>()?,
         working_dir: service.working_dir.as_ref().map(PathBuf::from),
         user: service.user.clone(),
         resources: Resources {
@@ -79,7 +89,7 @@ pub(crate) fn spec(service: &ServiceSpec) -> Spec {
             0 => LOG_BYTES,
             kib => u64::from(kib) * 1024,
         },
-    }
+    })
 }
 
 #[cfg(test)]
@@ -103,7 +113,7 @@ mod tests {
                 runtime: runtime.map(str::to_owned),
                 ..ServiceSpec::default()
             };
-            spec(&service).runtime
+            spec(&service).unwrap().runtime
         };
         assert_eq!(with("container", None), None);
         assert_eq!(with("container", Some("crun")).as_deref(), Some("crun"));
@@ -112,8 +122,68 @@ mod tests {
 
     #[test]
     fn nothing_asked_is_no_limit() {
-        let none = spec(&ServiceSpec::default());
+        let none = spec(&ServiceSpec::default()).unwrap();
         assert_eq!(none.resources, Resources::default());
         assert_eq!(none.log_bytes_max, LOG_BYTES);
+    }
+
+    #[test]
+    fn everything_that_is_asked_for_arrives() {
+        let mount = marram_protocol::v1::Mount {
+            source: "/srv".into(),
+            target: "/data".into(),
+            read_only: true,
+        };
+        let service = ServiceSpec {
+            image: "docker.io/library/nginx:latest".into(),
+            args: vec!["-g".into(), "daemon off;".into()],
+            environment: vec!["A=1".into(), "EMPTY=".into(), "EQUATION=x=y".into()],
+            working_dir: Some("/tmp".into()),
+            user: Some("7:8".into()),
+            resources: marram_protocol::v1::Resources {
+                memory_mib: u32::MAX,
+                cpu_millicores: 1500,
+                ..Default::default()
+            },
+            pids_max: 9,
+            mounts: vec![mount],
+            devices: vec!["/dev/ttyUSB0".into()],
+            read_only_root: true,
+            private_namespaces: true,
+            allow_unlimited: true,
+            log_kib_max: u32::MAX,
+            ..ServiceSpec::default()
+        };
+        let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        let expected = Spec {
+            image: service.image.clone(),
+            runtime: spec(&service).unwrap().runtime,
+            args: service.args.clone(),
+            environment: [pair("A", "1"), pair("EMPTY", ""), pair("EQUATION", "x=y")].into(),
+            working_dir: Some("/tmp".into()),
+            user: Some("7:8".into()),
+            resources: Resources {
+                memory_bytes_max: Some(u64::from(u32::MAX) * MIB),
+                cpu_millicores_max: Some(1500),
+                pids_max: Some(9),
+            },
+            mounts: vec![Mount { source: "/srv".into(), target: "/data".into(), read_only: true }],
+            devices: vec!["/dev/ttyUSB0".into()],
+            read_only_root: true,
+            private_namespaces: true,
+            allow_unlimited: true,
+            log_bytes_max: u64::from(u32::MAX) * 1024,
+        };
+        assert_eq!(spec(&service).unwrap(), expected);
+    }
+
+    #[test]
+    fn a_variable_without_a_name_is_refused_and_not_shown() {
+        for bad in ["hunter2", "=hunter2", ""] {
+            let environment = vec!["A=1".into(), bad.into()];
+            let error = spec(&ServiceSpec { environment, ..ServiceSpec::default() }).unwrap_err();
+            assert_eq!(error.kind, ErrorKind::Invalid);
+            assert!(error.why.contains("entry 1") && !error.chain().contains("hunter2"), "{error}");
+        }
     }
 }

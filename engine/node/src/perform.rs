@@ -70,7 +70,7 @@ impl Performer {
 
     async fn prepare(&self, backend: &str, workload: &Workload) -> Result<Outcome, Error> {
         let backend = self.backend(backend)?;
-        let spec = convert::spec(&workload.spec);
+        let spec = convert::spec(&workload.spec)?;
         backend.validate(&spec)?;
         let id = name(workload.instance)?;
         let _turn = self.prepares.acquire().await.map_err(|error| {
