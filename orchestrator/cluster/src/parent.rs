@@ -44,9 +44,12 @@ pub(crate) struct ParentLink {
 /// Connects and connects again, until dropped or until nobody listens.
 pub(crate) async fn keep(dialer: Dialer, events: mpsc::Sender<ParentEvent>) {
     let mut backoff = Backoff::default();
+    // A parent that is away for days is no news every minute.
+    let mut told = None;
     for serial in 1.. {
         match dialer.connect().await {
             Ok(connection) => {
+                told = None;
                 tracing::info!(parent = dialer.url(), "connected");
                 let since = Instant::now();
                 let why = carry(connection, serial, &events).await;
@@ -58,7 +61,12 @@ pub(crate) async fn keep(dialer: Dialer, events: mpsc::Sender<ParentEvent>) {
                     return;
                 }
             }
-            Err(error) => tracing::warn!("{error}"),
+            Err(error) => {
+                if told.as_ref() != Some(&error) {
+                    tracing::warn!("{error}; trying again and again");
+                }
+                told = Some(error);
+            }
         }
         // Without randomness all siblings come back together, which a parent survives.
         let random = getrandom::u64().unwrap_or_default();
