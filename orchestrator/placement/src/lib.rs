@@ -86,7 +86,9 @@ mod tests {
 
     #[test]
     fn the_fullest_that_fits_is_chosen() {
-        let table: &[(u32, &[(u32, u32)], Option<usize>)] = &[
+        // Demand, machines as (capacity, free), index of the chosen one.
+        type Case = (u32, &'static [(u32, u32)], Option<usize>);
+        let table: &[Case] = &[
             (10, &[], None),
             (10, &[(100, 9)], None),
             (10, &[(100, 100), (100, 20), (100, 50)], Some(1)),
