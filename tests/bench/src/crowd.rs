@@ -27,8 +27,8 @@ const NODES: u32 = 10;
 /// As many nodes make the cost of one visible beside everything else.
 const MANY_NODES: u32 = 210;
 
-/// Half of the nodes are heard of once in this time.
-const WINDOW: Duration = Duration::from_secs(30);
+/// Every node is heard of once in this time.
+const WINDOW: Duration = HEARTBEAT;
 
 /// Until what an arrival takes for a moment is given back.
 const CALM: Duration = Duration::from_secs(4);

@@ -33,9 +33,9 @@ fn field(path: &str, key: &str) -> anyhow::Result<f64> {
     number.parse().with_context(|| format!("{key}{line} in {path}"))
 }
 
-/// Processor time that a process has used, in seconds. The scheduler tells it of each thread
-/// to the nanosecond; threads that have ended are in a coarser sum only.
-fn processor_s(pid: u32) -> anyhow::Result<f64> {
+/// Processor time that a process has used, in seconds: all of it in ticks of a clock, and that
+/// of the threads which are left, to the nanosecond.
+fn processor_s(pid: u32) -> anyhow::Result<(f64, f64)> {
     let text = fs::read_to_string(format!("/proc/{pid}/stat"))?;
     let (_, rest) = text.rsplit_once(')').context("no name in stat")?;
     let numbers: Vec<&str> = rest.split_whitespace().collect();
@@ -44,12 +44,12 @@ fn processor_s(pid: u32) -> anyhow::Result<f64> {
     let coarse = (ticks(11)? + ticks(12)?) / f64::from(u32::try_from(per_second)?);
     let mut fine = 0.0;
     for thread in fs::read_dir(format!("/proc/{pid}/task"))?.flatten() {
-        // One that ends meanwhile is in the coarse sum.
+        // One that ends meanwhile is in the ticks.
         let text = fs::read_to_string(thread.path().join("schedstat")).unwrap_or_default();
         let nanoseconds = text.split_whitespace().next().and_then(|number| number.parse().ok());
         fine += nanoseconds.unwrap_or(0.0) / 1e9;
     }
-    Ok(coarse.max(fine))
+    Ok((coarse, fine))
 }
 
 /// Payload that went over a connection, and what the headers of TCP and IP add.
@@ -90,7 +90,7 @@ fn find_traffic(text: &str, pid: u32, port: u16) -> Option<Traffic> {
 pub(crate) struct Gauge {
     pid: u32,
     at: Instant,
-    processor_s: f64,
+    processor_s: (f64, f64),
     written_bytes: f64,
 }
 
@@ -111,7 +111,9 @@ impl Gauge {
     pub(crate) fn end(self) -> anyhow::Result<Use> {
         const DAY_S: f64 = 86_400.0;
         let seconds = self.at.elapsed().as_secs_f64();
-        let processor_s = processor_s(self.pid)? - self.processor_s;
+        let (coarse, fine) = processor_s(self.pid)?;
+        // A thread that ended since then is missing in the finer sum, and makes it smaller.
+        let processor_s = (coarse - self.processor_s.0).max(fine - self.processor_s.1);
         let bytes = written_bytes(self.pid)? - self.written_bytes;
         Ok(Use {
             processor_percent: processor_s * 100.0 / seconds,
