@@ -34,22 +34,17 @@ fn field(path: &str, key: &str) -> anyhow::Result<f64> {
 }
 
 /// Processor time that a process has used, in seconds: all of it in ticks of a clock, and that
-/// of the threads which are left, to the nanosecond.
+/// of its first thread, which does nearly everything, to the nanosecond.
 fn processor_s(pid: u32) -> anyhow::Result<(f64, f64)> {
     let text = fs::read_to_string(format!("/proc/{pid}/stat"))?;
     let (_, rest) = text.rsplit_once(')').context("no name in stat")?;
     let numbers: Vec<&str> = rest.split_whitespace().collect();
     let ticks = |at: usize| numbers.get(at).context("a short stat")?.parse::<f64>().context("stat");
     let per_second = rustix::param::clock_ticks_per_second();
-    let coarse = (ticks(11)? + ticks(12)?) / f64::from(u32::try_from(per_second)?);
-    let mut fine = 0.0;
-    for thread in fs::read_dir(format!("/proc/{pid}/task"))?.flatten() {
-        // One that ends meanwhile is in the ticks.
-        let text = fs::read_to_string(thread.path().join("schedstat")).unwrap_or_default();
-        let nanoseconds = text.split_whitespace().next().and_then(|number| number.parse().ok());
-        fine += nanoseconds.unwrap_or(0.0) / 1e9;
-    }
-    Ok((coarse, fine))
+    let all = (ticks(11)? + ticks(12)?) / f64::from(u32::try_from(per_second)?);
+    let text = fs::read_to_string(format!("/proc/{pid}/schedstat"))?;
+    let first = text.split_whitespace().next().context("an empty schedstat")?;
+    Ok((all, first.parse::<f64>().context("schedstat")? / 1e9))
 }
 
 /// Payload that went over a connection, and what the headers of TCP and IP add.
@@ -111,9 +106,9 @@ impl Gauge {
     pub(crate) fn end(self) -> anyhow::Result<Use> {
         const DAY_S: f64 = 86_400.0;
         let seconds = self.at.elapsed().as_secs_f64();
-        let (coarse, fine) = processor_s(self.pid)?;
-        // A thread that ended since then is missing in the finer sum, and makes it smaller.
-        let processor_s = (coarse - self.processor_s.0).max(fine - self.processor_s.1);
+        let (all, first) = processor_s(self.pid)?;
+        // Whichever is larger is nearer: the one is too coarse, the other may lack something.
+        let processor_s = (all - self.processor_s.0).max(first - self.processor_s.1);
         let bytes = written_bytes(self.pid)? - self.written_bytes;
         Ok(Use {
             processor_percent: processor_s * 100.0 / seconds,
