@@ -4,6 +4,9 @@
 //! are to be answered and output is to flow. What may follow only when a write is durable
 //! waits here for it.
 //!
+//! A write is acknowledged when one copy is durable, so that a start waits for half as many
+//! trips to the card; the second copy follows when nothing more has come for a moment.
+//!
 //! Invariant: an order is never taken out of its channel here; who gave it is answered by the
 //! shell.
 
@@ -13,9 +16,14 @@ use anyhow::Context;
 use std::path::Path;
 use std::time::Duration;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 /// Wait between attempts on a disk that fails or is full.
 const AGAIN: Duration = Duration::from_secs(2);
+
+/// Quiet time before the second copy is made: a start is one or two writes, and one copy
+/// serves them all.
+const MIRROR_AFTER: Duration = Duration::from_millis(500);
 
 /// What became of a write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,6 +43,8 @@ pub(crate) struct Disk {
     ledger: Option<Ledger>,
     /// The last attempt failed, and people were told.
     failing: bool,
+    /// When the second copy is to be made.
+    mirror_at: Option<Instant>,
 }
 
 impl Disk {
@@ -60,7 +70,7 @@ impl Disk {
             }
             Err(error) => return Err(error.into()),
         };
-        Ok((Self { ledger: Some(ledger), failing: false }, bytes))
+        Ok((Self { ledger: Some(ledger), failing: false, mirror_at: None }, bytes))
     }
 
     /// Writes, however long the disk makes it wait, unless somebody orders otherwise.
@@ -80,6 +90,7 @@ impl Disk {
             (bytes, result) = self.write(generation, bytes).await?;
             let error = match result {
                 Ok(()) => {
+                    self.mirror_at = Some(Instant::now() + MIRROR_AFTER);
                     if std::mem::take(&mut self.failing) {
                         tracing::info!("the ledger can be written again");
                     }
@@ -108,6 +119,34 @@ impl Disk {
         }
     }
 
+    /// When [`Disk::mirror`] has something to do.
+    pub(crate) fn mirror_due(&self) -> Option<Instant> {
+        self.mirror_at
+    }
+
+    /// Makes the second copy of what was written. If that fails it is tried again later: the
+    /// first copy is what counts.
+    ///
+    /// # Errors
+    /// The writing thread broke.
+    pub(crate) async fn mirror(&mut self) -> anyhow::Result<()> {
+        if self.mirror_at.take().is_none() {
+            return Ok(());
+        }
+        let mut ledger = self.ledger.take().context("a write of the ledger was given up")?;
+        let copying = tokio::task::spawn_blocking(move || {
+            let result = ledger.mirror();
+            (ledger, result)
+        });
+        let (ledger, result) = copying.await.context("writing the ledger broke")?;
+        self.ledger = Some(ledger);
+        if let Err(error) = result {
+            tracing::warn!(error = chain(&error), "the ledger's second copy is not made yet");
+            self.mirror_at = Some(Instant::now() + AGAIN * 30);
+        }
+        Ok(())
+    }
+
     async fn write(
         &mut self,
         generation: u64,
@@ -115,7 +154,7 @@ impl Disk {
     ) -> anyhow::Result<(Vec<u8>, Result<(), LedgerError>)> {
         let mut ledger = self.ledger.take().context("a write of the ledger was given up")?;
         let writing = tokio::task::spawn_blocking(move || {
-            let result = ledger.write(generation, &bytes);
+            let result = ledger.append(generation, &bytes);
             (ledger, bytes, result)
         });
         let (ledger, bytes, result) = writing.await.context("writing the ledger broke")?;
@@ -166,6 +205,28 @@ mod tests {
         assert_eq!(kept, Kept::Yes);
         drop(disk);
         assert_eq!(Disk::open(&path).unwrap().1.as_deref(), Some(&b"state"[..]));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_second_copy_follows_the_last_of_several_writes() {
+        let directory = tempfile::tempdir().unwrap();
+        let (mut disk, _) = Disk::open(directory.path()).unwrap();
+        let (_give, orders) = watch::channel(Order::Run);
+        assert_eq!(disk.mirror_due(), None);
+        for generation in 1..4u8 {
+            let kept = disk.keep(generation.into(), vec![generation], &orders).await.unwrap();
+            assert_eq!(kept, Kept::Yes);
+        }
+        let slots = || ["slot-0", "slot-1"].map(|name| std::fs::read(directory.path().join(name)));
+        let [first, second] = slots().map(Result::unwrap);
+        assert_ne!(first, second);
+        assert!(disk.mirror_due().is_some_and(|due| due > Instant::now()));
+        disk.mirror().await.unwrap();
+        let [first, second] = slots().map(Result::unwrap);
+        assert_eq!(first, second);
+        assert_eq!(disk.mirror_due(), None);
+        drop(disk);
+        assert_eq!(Disk::open(directory.path()).unwrap().1.as_deref(), Some(&[3][..]));
     }
 
     #[tokio::test(start_paused = true)]

@@ -4,9 +4,9 @@
 //! that lie about what they have written. This is all that it trusts its disk with, it knows
 //! nothing of what the bytes mean, and it can be tested byte by byte.
 //!
-//! A directory holds two slots with the same content. Each is replaced by writing another
-//! file, `fsync`, renaming, and `fsync` of the directory; the second only when the first is
-//! on disk. A slot is a header and the bytes:
+//! A directory holds two slots. Each is replaced by writing another file, `fsync`, renaming,
+//! and `fsync` of the directory; a write replaces the older one, and [`Ledger::mirror`] makes
+//! both the same again when there is time for it. A slot is a header and the bytes:
 //!
 //! ```text
 //! "MRLG" | format u32 | sequence u64 | generation u64 | length u32 | crc u32 | bytes
@@ -16,8 +16,9 @@
 //!
 //! Invariants:
 //! - before a slot is touched, the other one holds the newest state that was acknowledged;
-//! - when `write` returns, both slots hold what was written; so damage to either, by a crash
-//!   at any byte or by a card that rots, costs at most a write that was not acknowledged;
+//! - when `append` returns, one slot holds what was written: a crash at any byte costs at most
+//!   a write that was not acknowledged;
+//! - when `mirror` returns, both do: a card that rots in either costs nothing;
 //! - what is on disk already is not written again.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
@@ -203,45 +204,68 @@ impl Ledger {
         })
     }
 
-    /// Makes `bytes` the content, durable in both slots when this returns. The generation is
-    /// kept beside and not judged. Slots that hold just this are left alone, so that writing
-    /// the same again costs a read at most.
+    /// Makes `bytes` the content, durable in both slots when this returns: [`Ledger::append`]
+    /// and [`Ledger::mirror`].
     ///
     /// # Errors
     /// After an error the ledger holds, and opens with, either what it held before or this.
     pub fn write(&mut self, generation: u64, bytes: &[u8]) -> Result<(), LedgerError> {
+        self.append(generation, bytes)?;
+        self.mirror()
+    }
+
+    /// Makes `bytes` the content, durable in one slot when this returns; the other slot keeps
+    /// what was there before. The generation is kept beside and not judged. A slot that holds
+    /// just this is left alone, so that writing the same again costs a read at most.
+    ///
+    /// # Errors
+    /// After an error the ledger holds, and opens with, either what it held before or this.
+    pub fn append(&mut self, generation: u64, bytes: &[u8]) -> Result<(), LedgerError> {
         if bytes.len() > LEDGER_BYTES_MAX {
             return Err(LedgerError::TooLong { bytes: bytes.len() });
         }
-        let head = match self.holding(generation, bytes) {
-            Some(head) => head,
-            None => {
-                self.sequence = self.sequence.saturating_add(1);
-                Head { sequence: self.sequence, generation, length: bytes.len() }
-            }
-        };
-        // The newest slot comes last: until the other one is on disk it is all there is.
-        let last = newest(self.slots).map_or(1, |(index, _)| index);
-        let mut frame = None;
-        for index in [1 - last, last] {
-            if self.slots[index] != Slot::Valid(head) {
-                let frame = frame.get_or_insert_with(|| encode(head, bytes));
-                self.store(index, frame)?;
-                self.slots[index] = Slot::Valid(head);
-            }
+        if self.is_holding(generation, bytes) {
+            return Ok(());
         }
+        self.sequence = self.sequence.saturating_add(1);
+        let head = Head { sequence: self.sequence, generation, length: bytes.len() };
+        // The newest slot is left alone: until the other one is on disk it is all there is.
+        let index = 1 - newest(self.slots).map_or(1, |(index, _)| index);
+        self.store(index, &encode(head, bytes))?;
+        self.slots[index] = Slot::Valid(head);
         Ok(())
     }
 
-    /// The head of the newest slot, if that holds just these bytes.
-    fn holding(&self, generation: u64, bytes: &[u8]) -> Option<Head> {
-        let (index, head) = newest(self.slots)?;
+    /// Copies the newest slot over the other one, if that holds something else.
+    ///
+    /// # Errors
+    /// The newest slot is as it was.
+    pub fn mirror(&mut self) -> Result<(), LedgerError> {
+        let Some((index, head)) = newest(self.slots) else { return Ok(()) };
+        if self.slots[1 - index] == Slot::Valid(head) {
+            return Ok(());
+        }
+        let path = self.directory.join(SLOTS[index]);
+        let (found, bytes) = read_slot(&path)?;
+        if found != Slot::Valid(head) {
+            // It rots under our eyes; the next write goes to the other one, and saves what is.
+            self.slots[index] = found;
+            return Err(io_error("copying", &path, io::ErrorKind::InvalidData.into()));
+        }
+        self.store(1 - index, &encode(head, &bytes))?;
+        self.slots[1 - index] = Slot::Valid(head);
+        Ok(())
+    }
+
+    /// Whether the newest slot holds just these bytes.
+    fn is_holding(&self, generation: u64, bytes: &[u8]) -> bool {
+        let Some((index, head)) = newest(self.slots) else { return false };
         if head.generation != generation || head.length != bytes.len() {
-            return None;
+            return false;
         }
         // Equal length says little and a checksum is no proof; reading costs no wear.
-        let found = read_slot(&self.directory.join(SLOTS[index])).ok()?;
-        (found.0 == Slot::Valid(head) && found.1 == bytes).then_some(head)
+        let found = read_slot(&self.directory.join(SLOTS[index]));
+        found.is_ok_and(|(slot, held)| slot == Slot::Valid(head) && held == bytes)
     }
 
     /// Replaces one slot.

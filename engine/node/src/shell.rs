@@ -200,7 +200,7 @@ impl Shell {
             }
             let go_on = self.perform_all(orders).await?;
             if !go_on || order == Order::Stop || self.drained {
-                return Ok(());
+                return self.disk.mirror().await;
             }
             if drain_end.is_some_and(|end| end <= Instant::now()) {
                 bail!("not everything could be stopped: {}", self.left());
@@ -227,6 +227,10 @@ impl Shell {
                 }
                 () = until(due) => Happened::Due,
                 () = until(drain_end) => Happened::Due,
+                () = until(self.disk.mirror_due()) => {
+                    self.disk.mirror().await?;
+                    continue;
+                }
             };
             self.take(happened);
         }

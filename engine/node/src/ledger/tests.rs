@@ -111,6 +111,25 @@ fn what_is_there_is_not_written_again() {
 }
 
 #[test]
+fn one_copy_is_enough_and_the_second_makes_it_safe_from_rot() {
+    let directory = TempDir::new().unwrap();
+    let (mut ledger, _) = open(&directory);
+    ledger.append(1, b"one").unwrap();
+    ledger.append(2, b"two").unwrap();
+    ledger.append(2, b"two").unwrap();
+    drop(ledger);
+    let (mut ledger, found) = open(&directory);
+    assert_eq!(found, Some(record(2, b"two")));
+    let newest = (0..2).find(|i| fs::read(slot(&directory, *i)).unwrap().ends_with(b"two"));
+    let newest = newest.unwrap();
+    assert!(fs::read(slot(&directory, 1 - newest)).unwrap().ends_with(b"one"));
+    ledger.mirror().unwrap();
+    drop(ledger);
+    fs::write(slot(&directory, newest), b"rot").unwrap();
+    assert_eq!(open(&directory).1, Some(record(2, b"two")));
+}
+
+#[test]
 fn too_many_bytes_are_refused_and_the_most_are_taken() {
     let directory = written(&[record(1, b"old")]);
     let (mut ledger, _) = open(&directory);
