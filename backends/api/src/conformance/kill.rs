@@ -78,7 +78,7 @@ pub(super) async fn on_the_way_up(harness: &dyn Harness) {
             let exit = ok("stop", scene.backend.stop(&scene.id, GRACE)).await;
             assert_eq!(exit.reason, ExitReason::Code(2), "killed after {after:?}");
         }
-        scene.end().await;
+        scene.end_after_kill().await;
     }
 }
 
@@ -103,6 +103,6 @@ pub(super) async fn on_the_way_down(harness: &dyn Harness) {
         if number % 2 == 0 {
             ok("stop", scene.backend.stop(&scene.id, GRACE)).await;
         }
-        scene.end().await;
+        scene.end_after_kill().await;
     }
 }

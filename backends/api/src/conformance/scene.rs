@@ -203,6 +203,21 @@ impl<'a> Scene<'a> {
         let remains = self.harness.remains(&self.id).await;
         assert!(remains.is_empty(), "{} left behind: {remains:#?}", self.id);
     }
+
+    /// The same for a workload whose engine was killed: what that engine had asked of a daemon
+    /// may be carried out after the removal, and the next removal takes it.
+    pub(super) async fn end_after_kill(self) {
+        within("an end with nothing left behind", async {
+            loop {
+                ok("destroy", self.backend.destroy(&self.id)).await;
+                assert_eq!(self.listed().await, Observed::Absent, "destroyed and still listed");
+                if self.harness.remains(&self.id).await.is_empty() {
+                    return;
+                }
+            }
+        })
+        .await;
+    }
 }
 
 async fn watched(harness: &dyn Harness) -> (Arc<dyn Backend>, mpsc::Receiver<Event>) {
