@@ -2,7 +2,8 @@
 //!
 //! Why by counting polls: an await is where a future can be dropped, and each poll ends at
 //! one. A future that is driven for N polls and then dropped stands for an engine that was
-//! killed there.
+//! killed there, so a program that it had started last (a shim, a client of a daemon) may need a
+//! moment after the removal to find that its work is gone: see [`Scene::end_after_kill`].
 
 use super::scene::{GRACE, Scene, ok};
 use super::{Harness, Program};
@@ -43,7 +44,7 @@ pub(super) async fn prepare(harness: &dyn Harness) {
         let mut scene = Scene::new(harness, &format!("cut-prepare-{polls}")).await;
         interrupted(scene.backend.prepare(&scene.id, &spec), polls).await;
         scene.restart().await;
-        scene.end().await;
+        scene.end_after_kill().await;
         if done {
             return;
         }
@@ -68,7 +69,7 @@ pub(super) async fn start(harness: &dyn Harness) {
         let handle = ok("prepare", scene.backend.prepare(&scene.id, &spec)).await;
         interrupted(scene.backend.start(&handle), polls).await;
         scene.restart().await;
-        scene.end().await;
+        scene.end_after_kill().await;
         if done {
             return;
         }
@@ -96,7 +97,7 @@ pub(super) async fn destroy(harness: &dyn Harness) {
         let done = interrupted(scene.backend.destroy(&scene.id), polls).await;
         scene.restart().await;
         ok("recover", scene.backend.recover(&handle)).await;
-        scene.end().await;
+        scene.end_after_kill().await;
         if done {
             return;
         }
@@ -108,5 +109,5 @@ async fn finish(scene: Scene<'_>) {
     scene.printed("ready\n").await;
     let exit = ok("stop", scene.backend.stop(&scene.id, GRACE)).await;
     assert_eq!(exit.reason, ExitReason::Code(2));
-    scene.end().await;
+    scene.end_after_kill().await;
 }

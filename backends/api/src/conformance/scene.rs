@@ -205,7 +205,8 @@ impl<'a> Scene<'a> {
     }
 
     /// The same for a workload whose engine was killed: what that engine had asked of a daemon
-    /// may be carried out after the removal, and the next removal takes it.
+    /// may be carried out after the removal, and the next removal takes it; a shim that it had
+    /// only just started finds its orders gone, and ends.
     pub(super) async fn end_after_kill(self) {
         within("an end with nothing left behind", async {
             loop {
