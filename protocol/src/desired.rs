@@ -99,7 +99,11 @@ impl Desired {
             | Down::StreamData { .. }
             | Down::StreamCredit { .. }
             | Down::StreamClose { .. }
-            | Down::StreamResize { .. } => Step::Ignored,
+            | Down::StreamResize { .. }
+            | Down::Kin(_)
+            | Down::Disown(_)
+            | Down::Operate { .. }
+            | Down::Peers(_) => Step::Ignored,
         }
     }
 

@@ -22,7 +22,7 @@ fn oakestras_own_example_is_read() {
     assert_eq!(curl.args, ["sh", "-c", "tail -f /dev/null"]);
     assert_eq!(
         curl.resources,
-        Resources { memory_mib: 100, cpu_millicores: 1000, gpus: 0, storage_mib: 0 }
+        Resources { memory_mib: 100, cpu_millicores: 1000, ..Resources::default() }
     );
     assert_eq!(curl.restart, RestartPolicy::Always);
     let nginx = service_spec(nginx);
@@ -70,10 +70,7 @@ fn what_decides_something_is_in_the_spec() {
     let sla = sla::parse(FULL.as_bytes()).unwrap();
     let spec = service_spec(&sla.applications[0].microservices[0]);
     assert_eq!(spec.runtime.as_deref(), Some("crun"));
-    assert_eq!(
-        spec.resources,
-        Resources { memory_mib: 100, cpu_millicores: 250, gpus: 1, storage_mib: 6 }
-    );
+    assert_eq!(spec.resources, Resources::of_amounts([100, 250, 1, 6, 0, 4, 5]));
     assert_eq!((spec.pids_max, spec.stop_grace_s, spec.log_kib_max), (64, 3, 64));
     assert!(spec.one_shot && spec.read_only_root && spec.private_namespaces);
     assert!(spec.allow_unlimited);
@@ -85,6 +82,7 @@ fn what_decides_something_is_in_the_spec() {
         clusters: vec!["c2".into()],
         nodes: vec!["n1".into(), "n2".into()],
         unsupported: ["addons", "latency", "geo", "volumes"].map(str::to_owned).to_vec(),
+        ..Placement::default()
     };
     assert_eq!(spec.placement, placement);
 }

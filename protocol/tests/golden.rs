@@ -29,7 +29,37 @@ fn texts(all: &[&str]) -> Vec<String> {
 }
 
 fn resources(n: u32) -> Resources {
-    Resources { memory_mib: n, cpu_millicores: n * 10, gpus: n + 1, storage_mib: n + 2 }
+    Resources::of_amounts([n, n * 10, n + 1, n + 2, n + 3, n + 4, n + 5])
+}
+
+fn coordinate() -> Coordinate {
+    Coordinate { x_us: -300, y_us: 70_000, height_us: 12, error_permille: 250 }
+}
+
+fn card() -> ClusterCard {
+    ClusterCard {
+        id: ChildId([3; 12]),
+        parent: ChildId([4; 12]),
+        name: "hall-2".into(),
+        labels: texts(&["site=berlin"]),
+        location: "48.26,11.67,1000".into(),
+        address: "http://10.0.0.1:10001".into(),
+        node_address: "mqtt://10.0.0.1:1883".into(),
+        nodes: 12,
+        connected: true,
+        cordoned: false,
+    }
+}
+
+fn kin() -> Kin {
+    let ancestor =
+        Ancestor { id: ChildId([1; 12]), name: "root".into(), labels: texts(&["site=berlin"]) };
+    let alternate = Alternate {
+        id: ChildId([2; 12]),
+        name: "hall-1".into(),
+        address: "http://10.0.0.2:10001".into(),
+    };
+    Kin { tree: 5, rooted: true, path: vec![ancestor], alternates: vec![alternate] }
 }
 
 fn summary() -> Summary {
@@ -41,6 +71,13 @@ fn summary() -> Summary {
         architectures: texts(&["amd64", "arm64"]),
         virtualizations: texts(&["container", "native"]),
         location: "48.26,11.67,1000".into(),
+        labels: texts(&["site=berlin"]),
+        addons: texts(&["overlay"]),
+        gpu_models: texts(&["Orin"]),
+        cut: true,
+        coordinate: Some(coordinate()),
+        reach_us: 900,
+        cordoned: true,
     }
 }
 
@@ -65,7 +102,36 @@ fn workload() -> Workload {
             clusters: texts(&["c"]),
             nodes: texts(&["n"]),
             unsupported: texts(&["geo"]),
+            labels: "gpu,tier!=lab".into(),
+            addons: texts(&["overlay"]),
+            proximity: vec![
+                Proximity {
+                    to: Anchor::Service("a.b.c.d".into()),
+                    latency_us_max: Some(20_000),
+                    distance_m_max: None,
+                    rigidness_permille: 1000,
+                },
+                Proximity {
+                    to: Anchor::Place(Geo { latitude_udeg: 48_100_000, longitude_udeg: -5 }),
+                    latency_us_max: None,
+                    distance_m_max: Some(120_000),
+                    rigidness_permille: 500,
+                },
+                Proximity {
+                    to: Anchor::Coordinate(coordinate()),
+                    latency_us_max: Some(1),
+                    distance_m_max: None,
+                    rigidness_permille: 0,
+                },
+            ],
+            spread: "zone".into(),
+            with: texts(&["e.f.g.h"]),
+            apart_from: texts(&["i.j.k.l"]),
+            policy: "spread".into(),
+            priority: -3,
         },
+        patience: Patience { node_s: Some(60), cluster_s: None, parent_s: Some(30) },
+        movement: MovePolicy::StopFirst,
         user: Some("1000:1000".into()),
         working_dir: Some("/srv".into()),
         mounts: vec![Mount { source: "/a".into(), target: "/b".into(), read_only: true }],
@@ -111,6 +177,19 @@ fn telemetry() -> Telemetry {
 
 fn ups() -> Vec<Up> {
     let stream = StreamId(17);
+    let scope = Scope::Snapshot { first: true, last: false };
+    let claim = Claim {
+        instance: instance(),
+        revision: 2,
+        node: Some(ChildId([9; 12])),
+        state: InstanceState::Running,
+    };
+    let missed = Missed {
+        instance: instance(),
+        unix_ms: 1_780_000_000_123,
+        state: InstanceState::Failed,
+        detail: "exit code 3".into(),
+    };
     let hello = Hello {
         child: ChildId([7; 12]),
         kind: ChildKind::Cluster,
@@ -120,6 +199,10 @@ fn ups() -> Vec<Up> {
         generation: generation(),
         summary: summary(),
         facts: vec![("kernel".into(), "6.1".into())],
+        tree: 5,
+        preferred: Some(ChildId([8; 12])),
+        address: "http://10.0.0.1:10001".into(),
+        node_address: "mqtt://10.0.0.1:1883".into(),
     };
     let exits = [
         None,
@@ -143,11 +226,20 @@ fn ups() -> Vec<Up> {
         Up::StreamData { stream, output: Output::Stderr, bytes: b"oh".to_vec() },
         Up::StreamEnd { stream, end: StreamEnd::Fault(StreamFault::TooMany, "32".into()) },
         Up::StreamCredit { stream, bytes: 300 },
+        Up::Claim(vec![claim]),
+        Up::Clusters { scope, cards: vec![card()], gone: vec![ChildId([9; 12])] },
+        Up::Operated { operation: OperationId(7), end: OperationEnd::Refused("no".into()) },
+        Up::Missed { entries: vec![missed], dropped: 3 },
     ]
 }
 
 fn downs() -> Vec<Down> {
     let stream = StreamId(17);
+    let peer = Peer {
+        id: ChildId([9; 12]),
+        address: "10.0.0.9:1884".into(),
+        coordinate: Some(coordinate()),
+    };
     let exec = StreamRequest::Exec {
         instance: instance(),
         argv: texts(&["sh"]),
@@ -172,6 +264,15 @@ fn downs() -> Vec<Down> {
         Down::StreamCredit { stream, bytes: CREDIT_BYTES },
         Down::StreamClose { stream },
         Down::StreamResize { stream, rows: 50, columns: 200 },
+        Down::Kin(kin()),
+        Down::Disown(vec![instance()]),
+        Down::Operate {
+            operation: OperationId(7),
+            cluster: ChildId([8; 12]),
+            child: Some("board".into()),
+            verb: Verb::Drain,
+        },
+        Down::Peers(vec![peer]),
     ]
 }
 
@@ -188,6 +289,10 @@ fn up_name(message: &Up) -> &'static str {
         Up::StreamData { .. } => "up-stream-data",
         Up::StreamEnd { .. } => "up-stream-end",
         Up::StreamCredit { .. } => "up-stream-credit",
+        Up::Claim(_) => "up-claim",
+        Up::Clusters { .. } => "up-clusters",
+        Up::Operated { .. } => "up-operated",
+        Up::Missed { .. } => "up-missed",
     }
 }
 
@@ -203,6 +308,10 @@ fn down_name(message: &Down) -> &'static str {
         Down::StreamCredit { .. } => "down-stream-credit",
         Down::StreamClose { .. } => "down-stream-close",
         Down::StreamResize { .. } => "down-stream-resize",
+        Down::Kin(_) => "down-kin",
+        Down::Disown(_) => "down-disown",
+        Down::Operate { .. } => "down-operate",
+        Down::Peers(_) => "down-peers",
     }
 }
 
@@ -290,13 +399,14 @@ fn words_inside_messages_have_their_numbers() {
         StreamRequest::Logs { instance: instance(), tail_lines: None, follow: false },
         StreamRequest::Exec { instance: instance(), argv: vec![], terminal: None },
         StreamRequest::Children,
+        StreamRequest::Explain { instance: instance() },
     ]);
 }
 
 #[test]
 fn the_digest_of_a_workload_never_changes() {
     // A node that kept its state over an upgrade compares it with what its cluster says.
-    assert_eq!(workload().digest(), 0xce5e_b0d0_7086_87d7);
+    assert_eq!(workload().digest(), 0x8656_380b_e0ac_361a);
     assert_ne!(workload().digest(), Workload { revision: 3, ..workload() }.digest());
 }
 

@@ -158,6 +158,10 @@ impl Engine {
             generation: self.desired.generation(),
             summary,
             facts,
+            tree: 0,
+            preferred: None,
+            address: String::new(),
+            node_address: String::new(),
         }));
         self.notes.snapshot = true;
     }

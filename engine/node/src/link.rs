@@ -133,9 +133,15 @@ fn way(message: &Up) -> (Leaf, PublishOptions) {
         Up::StreamData { .. } | Up::StreamEnd { .. } | Up::StreamCredit { .. } => {
             (Leaf::StreamOut, PublishOptions::at_least_once())
         }
-        Up::Hello(_) | Up::Observed { .. } | Up::Resync(_) | Up::Fetch { .. } | Up::Summary(_) => {
-            (Leaf::Report, PublishOptions::at_least_once())
-        }
+        Up::Hello(_)
+        | Up::Observed { .. }
+        | Up::Resync(_)
+        | Up::Fetch { .. }
+        | Up::Summary(_)
+        | Up::Claim(_)
+        | Up::Clusters { .. }
+        | Up::Operated { .. }
+        | Up::Missed { .. } => (Leaf::Report, PublishOptions::at_least_once()),
     }
 }
 

@@ -65,12 +65,13 @@ pub(crate) fn host(
         // A GPU can be promised once it can be handed over; until then there is none.
         gpus: 0,
         storage_mib: found.state_disk.map_or(0, |disk| mib(disk.total_bytes)),
+        ..Resources::default()
     };
     let capacity = all.minus(Resources {
         memory_mib: reserved.memory_mib,
         cpu_millicores: reserved.cpu_millicores,
-        gpus: 0,
         storage_mib: reserved.storage_mib,
+        ..Resources::default()
     });
     let serves: BTreeSet<&String> = seen.values().flat_map(|seen| &seen.facts.serves).collect();
     let summary = Summary {
@@ -81,6 +82,7 @@ pub(crate) fn host(
         architectures: vec![found.architecture.name.to_owned()],
         virtualizations: serves.into_iter().cloned().collect(),
         location: config.location.clone(),
+        ..Summary::default()
     };
     let mut facts: Vec<(String, String)> =
         found.facts().into_iter().map(|(key, value)| (key.to_owned(), value)).collect();

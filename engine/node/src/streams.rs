@@ -58,7 +58,11 @@ impl Streams {
             | Down::Rejected { .. }
             | Down::Change { .. }
             | Down::Manifest { .. }
-            | Down::Specs { .. } => {}
+            | Down::Specs { .. }
+            | Down::Kin(_)
+            | Down::Disown(_)
+            | Down::Operate { .. }
+            | Down::Peers(_) => {}
         }
     }
 
@@ -203,7 +207,7 @@ async fn serve(job: Job, out: &Out<'_>) -> Option<StreamEnd> {
                 Err(error) => Err(error),
             }
         }
-        StreamRequest::Children => Ok(StreamEnd::Done),
+        StreamRequest::Children | StreamRequest::Explain { .. } => Ok(StreamEnd::Done),
     };
     Some(result.unwrap_or_else(|error| {
         let fault = match error.kind {

@@ -155,7 +155,11 @@ impl Relay {
             | Down::Rejected { .. }
             | Down::Change { .. }
             | Down::Manifest { .. }
-            | Down::Specs { .. } => {}
+            | Down::Specs { .. }
+            | Down::Kin(_)
+            | Down::Disown(_)
+            | Down::Operate { .. }
+            | Down::Peers(_) => {}
         }
     }
 

@@ -320,19 +320,19 @@ impl<B: Bus> Shell<B> {
     fn open_stream(&mut self, stream: StreamId, request: StreamRequest) {
         let source = match &request {
             StreamRequest::Children => Ok(Source::Own(list::children(&self.tier))),
-            StreamRequest::Logs { instance, .. } | StreamRequest::Exec { instance, .. } => {
-                match self.tier.route(*instance) {
-                    Some(child) => Ok(Source::Child(child, request)),
-                    None if self.tier.instances().contains_key(instance) => {
-                        let why = format!("instance {instance} is on no node that is connected");
-                        Err(StreamEnd::Fault(StreamFault::Unreachable, why))
-                    }
-                    None => {
-                        let why = format!("instance {instance} is not in this cluster");
-                        Err(StreamEnd::Fault(StreamFault::NotFound, why))
-                    }
+            StreamRequest::Logs { instance, .. }
+            | StreamRequest::Exec { instance, .. }
+            | StreamRequest::Explain { instance } => match self.tier.route(*instance) {
+                Some(child) => Ok(Source::Child(child, request)),
+                None if self.tier.instances().contains_key(instance) => {
+                    let why = format!("instance {instance} is on no node that is connected");
+                    Err(StreamEnd::Fault(StreamFault::Unreachable, why))
                 }
-            }
+                None => {
+                    let why = format!("instance {instance} is not in this cluster");
+                    Err(StreamEnd::Fault(StreamFault::NotFound, why))
+                }
+            },
         };
         if let Err(end) = source.and_then(|source| self.relay.open(stream, source)) {
             self.report(Up::StreamEnd { stream, end });
@@ -381,7 +381,11 @@ impl<B: Bus> Shell<B> {
             | Down::Rejected { .. }
             | Down::Change { .. }
             | Down::Manifest { .. }
-            | Down::Specs { .. } => (Leaf::Desired, None),
+            | Down::Specs { .. }
+            | Down::Kin(_)
+            | Down::Disown(_)
+            | Down::Operate { .. }
+            | Down::Peers(_) => (Leaf::Desired, None),
         };
         let bytes = match message.encode() {
             Ok(bytes) => bytes,
@@ -424,8 +428,14 @@ fn carries(leaf: Leaf, message: &Up) -> bool {
         Up::StreamData { .. } | Up::StreamEnd { .. } | Up::StreamCredit { .. } => {
             leaf == Leaf::StreamOut
         }
-        Up::Hello(_) | Up::Observed { .. } | Up::Resync(_) | Up::Fetch { .. } | Up::Summary(_) => {
-            leaf == Leaf::Report
-        }
+        Up::Hello(_)
+        | Up::Observed { .. }
+        | Up::Resync(_)
+        | Up::Fetch { .. }
+        | Up::Summary(_)
+        | Up::Claim(_)
+        | Up::Clusters { .. }
+        | Up::Operated { .. }
+        | Up::Missed { .. } => leaf == Leaf::Report,
     }
 }

@@ -279,6 +279,10 @@ async fn nobody_speaks_for_another(scene: Scene) {
         generation: Generation::default(),
         summary: Summary { nodes: 7, ..Summary::default() },
         facts: vec![],
+        tree: 0,
+        preferred: None,
+        address: String::new(),
+        node_address: String::new(),
     });
     // Another's topic, another's id, the wrong leaf, and bytes that are no message.
     node.publish(other, lie.encode().unwrap()).await;

@@ -67,7 +67,8 @@ fn handle(tier: &mut Tier, clock: &mut Clock, input: Input) -> usize {
 
 /// A node comes, named as all others, and tells that nothing runs there.
 fn come(tier: &mut Tier, clock: &mut Clock, number: usize, memory_mib: u32) -> usize {
-    let capacity = Resources { memory_mib, cpu_millicores: 4000, gpus: 0, storage_mib: 9000 };
+    let capacity =
+        Resources { memory_mib, cpu_millicores: 4000, storage_mib: 9000, ..Resources::default() };
     let hello = Hello {
         child: ChildId(id(number)),
         kind: ChildKind::Node,
@@ -84,6 +85,10 @@ fn come(tier: &mut Tier, clock: &mut Clock, number: usize, memory_mib: u32) -> u
             ..Summary::default()
         },
         facts: Vec::new(),
+        tree: 0,
+        preferred: None,
+        address: String::new(),
+        node_address: String::new(),
     };
     let snapshot = Up::Observed {
         generation: Generation::default(),

@@ -5,7 +5,8 @@ use marram_protocol::CLUSTER_INSTANCES_MAX;
 use marram_protocol::id::{ChildId, InstanceId};
 use marram_protocol::port::Transport;
 use marram_protocol::v1::{
-    ChildKind, Hello, InstanceStatus, Resources, SUMMARY_LIST_MAX, Summary, Telemetry,
+    ChildKind, Hello, InstanceStatus, RESOURCE_KINDS, Resources, SUMMARY_LIST_MAX, Summary,
+    Telemetry,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -85,20 +86,13 @@ impl Abilities {
 
 /// Sums that never saturate: what was added can be taken away again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-struct Reserved {
-    memory_mib: u64,
-    cpu_millicores: u64,
-    gpus: u64,
-    storage_mib: u64,
-}
+struct Reserved([u64; RESOURCE_KINDS]);
 
 impl Reserved {
     fn apply(&mut self, amounts: Resources, change: impl Fn(u64, u64) -> u64) {
-        let Resources { memory_mib, cpu_millicores, gpus, storage_mib } = amounts;
-        self.memory_mib = change(self.memory_mib, memory_mib.into());
-        self.cpu_millicores = change(self.cpu_millicores, cpu_millicores.into());
-        self.gpus = change(self.gpus, gpus.into());
-        self.storage_mib = change(self.storage_mib, storage_mib.into());
+        for (held, amount) in self.0.iter_mut().zip(amounts.amounts()) {
+            *held = change(*held, amount.into());
+        }
     }
 }
 
@@ -143,7 +137,7 @@ impl Offer {
     /// What is free in all, and at most in one place, given what is reserved.
     pub(crate) fn free(&self, reserved: Resources) -> (Resources, Resources) {
         let free = self.capacity.minus(reserved);
-        (free, smaller(free, self.slot))
+        (free, free.min(self.slot))
     }
 }
 
@@ -178,7 +172,7 @@ impl Child {
     pub(crate) fn free(&self) -> (Resources, Resources) {
         let Some(link) = &self.link else { return Default::default() };
         let free = link.summary.capacity.minus(self.reserved());
-        (free, smaller(free, self.slot(&link.summary)))
+        (free, free.min(self.slot(&link.summary)))
     }
 
     fn slot(&self, summary: &Summary) -> Resources {
@@ -244,12 +238,7 @@ impl Child {
     /// Held there for what is placed there.
     pub fn reserved(&self) -> Resources {
         let clamp = |amount: u64| u32::try_from(amount).unwrap_or(u32::MAX);
-        Resources {
-            memory_mib: clamp(self.reserved.memory_mib),
-            cpu_millicores: clamp(self.reserved.cpu_millicores),
-            gpus: clamp(self.reserved.gpus),
-            storage_mib: clamp(self.reserved.storage_mib),
-        }
+        Resources::of_amounts(self.reserved.0.map(clamp))
     }
 
     /// Books an instance on the child.
@@ -298,15 +287,6 @@ impl Child {
     /// Number of instances placed there.
     pub fn instances(&self) -> usize {
         self.placed.len()
-    }
-}
-
-fn smaller(a: Resources, b: Resources) -> Resources {
-    Resources {
-        memory_mib: a.memory_mib.min(b.memory_mib),
-        cpu_millicores: a.cpu_millicores.min(b.cpu_millicores),
-        gpus: a.gpus.min(b.gpus),
-        storage_mib: a.storage_mib.min(b.storage_mib),
     }
 }
 

@@ -313,14 +313,21 @@ fn candidate(offer: &Offer, child: &Child) -> Candidate {
 }
 
 fn amounts(resources: Resources) -> Amounts {
-    let Resources { memory_mib, cpu_millicores, gpus, storage_mib } = resources;
-    [memory_mib, cpu_millicores, gpus, storage_mib]
+    resources.amounts()
 }
 
 fn short_of(child: &Child, wanted: Resources) -> String {
     let (free, slot) = child.free();
     let wanted = amounts(wanted);
-    let units = ["MiB of memory", "millicores", "GPUs", "MiB of disk"];
+    let units = [
+        "MiB of memory",
+        "millicores",
+        "GPUs",
+        "MiB of disk",
+        "MiB of GPU memory",
+        "kbit/s towards it",
+        "kbit/s from it",
+    ];
     let lacks = units.iter().enumerate().filter_map(|(kind, unit)| {
         let most = amounts(free)[kind].min(amounts(slot)[kind]);
         (wanted[kind] > most).then(|| format!("{} {unit} wanted, {most} free", wanted[kind]))

@@ -40,7 +40,11 @@ impl Tier {
             Up::Presence { online: true, .. }
             | Up::StreamData { .. }
             | Up::StreamEnd { .. }
-            | Up::StreamCredit { .. } => {}
+            | Up::StreamCredit { .. }
+            | Up::Claim(_)
+            | Up::Clusters { .. }
+            | Up::Operated { .. }
+            | Up::Missed { .. } => {}
         }
     }
 

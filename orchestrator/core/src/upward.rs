@@ -93,6 +93,10 @@ impl Tier {
             generation,
             summary: summary.clone(),
             facts: Vec::new(),
+            tree: 0,
+            preferred: None,
+            address: String::new(),
+            node_address: String::new(),
         };
         self.reporting.summary_sent = Some((now.mono_ms, summary));
         self.reporting.summary_stale = false;

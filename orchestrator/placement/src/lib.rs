@@ -8,8 +8,8 @@
 
 use std::fmt::Debug;
 
-/// Kinds of amounts: memory, processor, GPUs, disk.
-pub const KINDS: usize = 4;
+/// Kinds of amounts: memory, processor, GPUs, disk, GPU memory, bandwidth in and out.
+pub const KINDS: usize = 7;
 
 /// Amounts of each kind, in the caller's units.
 pub type Amounts = [u32; KINDS];
@@ -80,7 +80,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn machine(capacity: u32, free: u32) -> Candidate {
-        let amounts = |n| [n, n, 0, n];
+        let amounts = |n| [n, n, 0, n, 0, 0, 0];
         Candidate { capacity: amounts(capacity), free: amounts(free), slot: amounts(free) }
     }
 
@@ -97,15 +97,15 @@ mod tests {
         ];
         for (demand, machines, expected) in table {
             let candidates = machines.iter().map(|&(capacity, free)| machine(capacity, free));
-            let demand = [*demand, *demand, 0, *demand];
+            let demand = [*demand, *demand, 0, *demand, 0, 0, 0];
             assert_eq!(plan(BEST_FIT, &demand, candidates), *expected, "{machines:?}");
         }
     }
 
     #[test]
     fn a_sum_of_small_gaps_is_no_place_for_a_large_demand() {
-        let scattered = Candidate { slot: [5, 5, 0, 5], ..machine(100, 100) };
-        assert_eq!(plan(BEST_FIT, &[10, 0, 0, 0], [scattered]), None);
+        let scattered = Candidate { slot: [5, 5, 0, 5, 0, 0, 0], ..machine(100, 100) };
+        assert_eq!(plan(BEST_FIT, &[10, 0, 0, 0, 0, 0, 0], [scattered]), None);
     }
 
     proptest! {

@@ -2,7 +2,7 @@
 
 use super::model::{MarramFields, Microservice};
 use crate::port;
-use crate::v1::{Mount, Placement, Resources, RestartPolicy, ServiceSpec};
+use crate::v1::{Mount, MovePolicy, Patience, Placement, Resources, RestartPolicy, ServiceSpec};
 use serde_json::{Map, Value};
 
 /// Seconds between asking a workload to end and forcing it, if the SLA says nothing.
@@ -44,6 +44,9 @@ pub fn service_spec(service: &Microservice) -> ServiceSpec {
             cpu_millicores: own.cpu_millicores.unwrap_or(vcpus_millicores),
             gpus: service.vgpus,
             storage_mib: service.storage,
+            gpu_memory_mib: 0,
+            bandwidth_in_kbps: service.bandwidth_in,
+            bandwidth_out_kbps: service.bandwidth_out,
         },
         pids_max: own.pids_max.unwrap_or(0),
         // The check has parsed it once already; an empty list is what is left to say.
@@ -57,6 +60,8 @@ pub fn service_spec(service: &Microservice) -> ServiceSpec {
         stop_grace_s: own.stop_grace_s.unwrap_or(STOP_GRACE_S),
         architectures: service.arch.clone(),
         placement: placement(service),
+        patience: Patience::default(),
+        movement: MovePolicy::default(),
         user: own.user,
         working_dir: own.working_dir,
         mounts: own

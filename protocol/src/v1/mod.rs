@@ -15,14 +15,24 @@ mod spec;
 mod status;
 mod stream;
 mod summary;
+mod tree;
 
-pub use spec::{Mount, Placement, RestartPolicy, ServiceSpec, Workload};
+pub use spec::{
+    Anchor, Mount, MovePolicy, Patience, Placement, Proximity, RestartPolicy, ServiceSpec, Workload,
+};
 pub use status::{DETAIL_BYTES_MAX, ExitCause, InstanceStatus, NodeRef};
 pub use stream::{
     CHUNK_BYTES_MAX, CREDIT_BYTES, INPUT_COST_MIN, Output, STREAMS_MAX, StreamEnd, StreamFault,
     StreamId, StreamRequest, input_cost,
 };
-pub use summary::{Pressure, Resources, SUMMARY_LIST_MAX, Summary, Telemetry, WorkloadUsage};
+pub use summary::{
+    Coordinate, Geo, Pressure, RESOURCE_KINDS, Resources, SUMMARY_LIST_MAX, Summary, Telemetry,
+    WorkloadUsage,
+};
+pub use tree::{
+    ALTERNATES_MAX, Alternate, Ancestor, CARDS_MAX, CLUSTERS_MAX, Claim, ClusterCard, DEPTH_MAX,
+    Kin, Missed, OperationEnd, OperationId, Verb,
+};
 
 use crate::MESSAGE_BYTES_MAX;
 use crate::id::{ChildId, InstanceId};
@@ -76,6 +86,14 @@ pub struct Hello {
     pub summary: Summary,
     /// What is known of the machine, for people: `kernel`, `board`, `address`, …
     pub facts: Vec<(String, String)>,
+    /// The tree whose desired state it holds, as in [`Kin`]; 0 if it never had a parent.
+    pub tree: u64,
+    /// The parent it would rather have, if this one is not it.
+    pub preferred: Option<ChildId>,
+    /// Where it takes clusters as children; empty for a node.
+    pub address: String,
+    /// Where it takes nodes; empty for a node.
+    pub node_address: String,
 }
 
 /// Whether statuses tell of changes or of everything there is.
@@ -149,6 +167,32 @@ pub enum Up {
         stream: StreamId,
         /// Added to what may be sent, counted as [`input_cost`] does.
         bytes: u32,
+    },
+    /// Run here by the word of another parent: may they stay? Answered for each by a desired
+    /// state that holds it or by [`Down::Disown`]. At most [`CARDS_MAX`].
+    Claim(Vec<Claim>),
+    /// Clusters of the subtree, the teller not among them.
+    Clusters {
+        /// With a snapshot's first part, forget the others.
+        scope: Scope,
+        /// New or changed, at most [`CARDS_MAX`].
+        cards: Vec<ClusterCard>,
+        /// No longer there.
+        gone: Vec<ChildId>,
+    },
+    /// How [`Down::Operate`] went.
+    Operated {
+        /// As in the request.
+        operation: OperationId,
+        /// How.
+        end: OperationEnd,
+    },
+    /// What happened while the parent was not there, oldest first; so many older were dropped.
+    Missed {
+        /// At most [`CARDS_MAX`].
+        entries: Vec<Missed>,
+        /// For which there was no room.
+        dropped: u32,
     },
 }
 
@@ -238,6 +282,34 @@ pub enum Down {
         /// Characters a line.
         columns: u16,
     },
+    /// The tree above and around the child.
+    Kin(Kin),
+    /// Nobody above wants these of [`Up::Claim`]: they are to be stopped.
+    Disown(Vec<InstanceId>),
+    /// An operator wants something of a cluster below, or of its child of this name or id.
+    Operate {
+        /// For the answer.
+        operation: OperationId,
+        /// The cluster that has to do it; the receiver or one below it.
+        cluster: ChildId,
+        /// Which child of that cluster; the cluster as a whole if absent.
+        child: Option<String>,
+        /// What.
+        verb: Verb,
+    },
+    /// Nodes whose distance is to be measured now and then, for [`Summary::coordinate`].
+    Peers(Vec<Peer>),
+}
+
+/// A node that answers echo requests.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Peer {
+    /// Its id.
+    pub id: ChildId,
+    /// `address:port` in UDP.
+    pub address: String,
+    /// Where it is.
+    pub coordinate: Option<Coordinate>,
 }
 
 /// Why bytes are no message.

@@ -5,7 +5,7 @@
 
 use crate::id::InstanceId;
 use crate::port::PortMapping;
-use crate::v1::Resources;
+use crate::v1::{Coordinate, Geo, Resources};
 use serde::{Deserialize, Serialize};
 
 /// One instance, as desired.
@@ -50,6 +50,10 @@ pub struct ServiceSpec {
     pub architectures: Vec<String>,
     /// Where it may run.
     pub placement: Placement,
+    /// When it is given up for lost.
+    pub patience: Patience,
+    /// How it is moved.
+    pub movement: MovePolicy,
     /// User as `name`, `uid` or `uid:gid`.
     pub user: Option<String>,
     /// Working directory.
@@ -84,13 +88,87 @@ pub struct Mount {
 /// Where an instance may run. Empty lists allow everything.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Placement {
-    /// Names of clusters.
+    /// Selectors of clusters (see [`crate::selector`]): one of them has to match a cluster on
+    /// the way from the root to the node.
     pub clusters: Vec<String>,
-    /// Names of nodes.
+    /// Names or patterns of nodes.
     pub nodes: Vec<String>,
+    /// A selector over the node's labels; empty is any node.
+    pub labels: String,
+    /// What has to be installed there.
+    pub addons: Vec<String>,
+    /// Bounds on the way to users, services and places.
+    pub proximity: Vec<Proximity>,
+    /// A label's key: instances of the service are spread evenly over its values.
+    pub spread: String,
+    /// Services (full name or id) whose instances have to run on the same node.
+    pub with: Vec<String>,
+    /// Services whose instances must not run on the same node; its own name keeps a service's
+    /// instances apart.
+    pub apart_from: Vec<String>,
+    /// Name of the policy that chooses among what is left; empty is the tier's.
+    pub policy: String,
+    /// Where there is no room, an instance makes room at the cost of those with a lower one.
+    pub priority: i32,
     /// Constraints that no tier can judge yet: with one of these nothing is placed, since
     /// leaving out what was asked for would be worse than saying so.
     pub unsupported: Vec<String>,
+}
+
+/// A bound on the way from an instance to something.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Proximity {
+    /// To what.
+    pub to: Anchor,
+    /// Longest round trip, in microseconds.
+    pub latency_us_max: Option<u32>,
+    /// Longest distance on the globe, in metres.
+    pub distance_m_max: Option<u32>,
+    /// How strictly it is held, in thousandths: 1000 is as it stands, less leaves a tolerance.
+    pub rigidness_permille: u16,
+}
+
+/// What a bound is measured from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Anchor {
+    /// A service, by full name or id: each of its instances.
+    Service(String),
+    /// A place.
+    Place(Geo),
+    /// A place in the space of latencies, found out by a tier above.
+    Coordinate(Coordinate),
+}
+
+/// When an instance is given up for lost, in seconds of silence. `None` is never.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Patience {
+    /// The node is silent: its cluster places the instance elsewhere.
+    pub node_s: Option<u32>,
+    /// The cluster is silent: its parent places the instance elsewhere.
+    pub cluster_s: Option<u32>,
+    /// The parent is silent: the instance is stopped until the parent is back. For services
+    /// that must never run twice, shorter than the two above.
+    pub parent_s: Option<u32>,
+}
+
+impl Default for Patience {
+    /// Links of edge sites come and go: five minutes for a node, fifteen for a site, and
+    /// nothing stops because nobody above is there.
+    fn default() -> Self {
+        Self { node_s: Some(300), cluster_s: Some(900), parent_s: None }
+    }
+}
+
+/// How an instance is moved to another place while both places are well.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum MovePolicy {
+    /// Started there, then stopped here.
+    #[default]
+    StartFirst,
+    /// Stopped here, then started there.
+    StopFirst,
+    /// It stays where it is.
+    Never,
 }
 
 /// What to do when a workload ends.

@@ -59,6 +59,12 @@ pub enum StreamRequest {
     /// The children of the tier that is asked, one JSON object a line: what an operator
     /// looks at now and then does not travel up all the time.
     Children,
+    /// Why the instance is where it is, or nowhere: one JSON object a tier, from the one that
+    /// is asked down to the node.
+    Explain {
+        /// Of which instance.
+        instance: InstanceId,
+    },
 }
 
 /// Which output a piece came from.

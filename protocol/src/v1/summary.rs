@@ -9,6 +9,9 @@ use serde::{Deserialize, Serialize};
 /// Entries of each list in a summary: its size stays bounded whatever the subtree's size.
 pub const SUMMARY_LIST_MAX: usize = 32;
 
+/// Kinds of amounts in [`Resources`].
+pub const RESOURCE_KINDS: usize = 7;
+
 /// Amounts of what is scarce.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Resources {
@@ -20,6 +23,12 @@ pub struct Resources {
     pub gpus: u32,
     /// Disk in MiB.
     pub storage_mib: u32,
+    /// Memory of GPUs in MiB, of all of them together.
+    pub gpu_memory_mib: u32,
+    /// Bandwidth towards the machine, in kbit/s.
+    pub bandwidth_in_kbps: u32,
+    /// Bandwidth from the machine, in kbit/s.
+    pub bandwidth_out_kbps: u32,
 }
 
 impl Resources {
@@ -40,19 +49,64 @@ impl Resources {
 
     /// Whether each amount is at most the other's.
     pub fn fits(self, other: Self) -> bool {
-        self.memory_mib <= other.memory_mib
-            && self.cpu_millicores <= other.cpu_millicores
-            && self.gpus <= other.gpus
-            && self.storage_mib <= other.storage_mib
+        self.amounts().iter().zip(other.amounts()).all(|(mine, theirs)| *mine <= theirs)
+    }
+
+    /// All amounts, in the order of the fields.
+    pub fn amounts(self) -> [u32; RESOURCE_KINDS] {
+        let Self {
+            memory_mib,
+            cpu_millicores,
+            gpus,
+            storage_mib,
+            gpu_memory_mib,
+            bandwidth_in_kbps,
+            bandwidth_out_kbps,
+        } = self;
+        [
+            memory_mib,
+            cpu_millicores,
+            gpus,
+            storage_mib,
+            gpu_memory_mib,
+            bandwidth_in_kbps,
+            bandwidth_out_kbps,
+        ]
+    }
+
+    /// The reverse of [`Resources::amounts`].
+    pub fn of_amounts(amounts: [u32; RESOURCE_KINDS]) -> Self {
+        let [
+            memory_mib,
+            cpu_millicores,
+            gpus,
+            storage_mib,
+            gpu_memory_mib,
+            bandwidth_in_kbps,
+            bandwidth_out_kbps,
+        ] = amounts;
+        Self {
+            memory_mib,
+            cpu_millicores,
+            gpus,
+            storage_mib,
+            gpu_memory_mib,
+            bandwidth_in_kbps,
+            bandwidth_out_kbps,
+        }
+    }
+
+    /// The smaller of each.
+    pub fn min(self, other: Self) -> Self {
+        self.pairwise(other, u32::min)
     }
 
     fn pairwise(self, other: Self, f: impl Fn(u32, u32) -> u32) -> Self {
-        Self {
-            memory_mib: f(self.memory_mib, other.memory_mib),
-            cpu_millicores: f(self.cpu_millicores, other.cpu_millicores),
-            gpus: f(self.gpus, other.gpus),
-            storage_mib: f(self.storage_mib, other.storage_mib),
+        let (mut amounts, others) = (self.amounts(), other.amounts());
+        for (mine, theirs) in amounts.iter_mut().zip(others) {
+            *mine = f(*mine, theirs);
         }
+        Self::of_amounts(amounts)
     }
 }
 
@@ -73,6 +127,43 @@ pub struct Summary {
     pub virtualizations: Vec<String>,
     /// `latitude,longitude[,radius in metres]`, empty if not known.
     pub location: String,
+    /// `key=value` or `key`: a node's own, and for a cluster those of its subtree.
+    pub labels: Vec<String>,
+    /// What is installed beside: names that the constraint `addons` asks for.
+    pub addons: Vec<String>,
+    /// Models of GPUs.
+    pub gpu_models: Vec<String>,
+    /// A list above was longer than [`SUMMARY_LIST_MAX`]: what it does not name may be there.
+    pub cut: bool,
+    /// Where it is in the space of latencies; a cluster tells the middle of its nodes.
+    pub coordinate: Option<Coordinate>,
+    /// How far the farthest node is from there, in microseconds; 0 for a node.
+    pub reach_us: u32,
+    /// Takes nothing new.
+    pub cordoned: bool,
+}
+
+/// A place in the space of latencies (Vivaldi, two dimensions and a height): the distance of
+/// two is the round trip between them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Coordinate {
+    /// Microseconds.
+    pub x_us: i32,
+    /// Microseconds.
+    pub y_us: i32,
+    /// What the way to the net costs, in microseconds.
+    pub height_us: u32,
+    /// How much it is to be trusted: expected relative error.
+    pub error_permille: u16,
+}
+
+/// A place on the globe.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Geo {
+    /// Millionths of a degree north.
+    pub latitude_udeg: i32,
+    /// Millionths of a degree east.
+    pub longitude_udeg: i32,
 }
 
 /// Stall times of the last ten seconds, in thousandths.
@@ -125,7 +216,7 @@ mod tests {
     #[test]
     fn arithmetic_never_wraps() {
         let most = Resources { memory_mib: u32::MAX, ..Resources::default() };
-        let one = Resources { memory_mib: 1, cpu_millicores: 1, gpus: 1, storage_mib: 1 };
+        let one = Resources::of_amounts([1; RESOURCE_KINDS]);
         assert_eq!(most.plus(one).memory_mib, u32::MAX);
         assert_eq!(Resources::default().minus(one), Resources::default());
         assert!(one.fits(one));

@@ -285,8 +285,12 @@ impl Node {
 
     fn say_hello(&self) -> anyhow::Result<()> {
         let generation = Generation::default();
-        let capacity =
-            Resources { memory_mib: 3800, cpu_millicores: 4000, gpus: 0, storage_mib: 29_000 };
+        let capacity = Resources {
+            memory_mib: 3800,
+            cpu_millicores: 4000,
+            storage_mib: 29_000,
+            ..Resources::default()
+        };
         let facts = [
             ("hostname", "board"),
             ("architecture", "arm64"),
@@ -319,6 +323,10 @@ impl Node {
                 ..Summary::default()
             },
             facts: facts.map(|(key, value)| (key.to_owned(), value.to_owned())).to_vec(),
+            tree: 0,
+            preferred: None,
+            address: String::new(),
+            node_address: String::new(),
         };
         self.say(Leaf::Report, &Up::Hello(hello), PublishOptions::at_least_once())?;
         let scope = Scope::Snapshot { first: true, last: true };

@@ -71,8 +71,8 @@ fn arrival(number: u32) -> [Up; 2] {
     let capacity = Resources {
         memory_mib: 1024 + number % 7 * 512,
         cpu_millicores: 1000 + number % 4 * 1000,
-        gpus: 0,
         storage_mib: 16 * 1024,
+        ..Resources::default()
     };
     let summary = Summary {
         nodes: 1,
@@ -92,13 +92,18 @@ fn arrival(number: u32) -> [Up; 2] {
         generation,
         summary,
         facts: Vec::new(),
+        tree: 0,
+        preferred: None,
+        address: String::new(),
+        node_address: String::new(),
     };
     let scope = Scope::Snapshot { first: true, last: true };
     [Up::Hello(hello), Up::Observed { generation, scope, statuses: Vec::new() }]
 }
 
 fn workload(number: u32) -> Workload {
-    let resources = Resources { memory_mib: 100, cpu_millicores: 100, gpus: 0, storage_mib: 10 };
+    let resources =
+        Resources { memory_mib: 100, cpu_millicores: 100, storage_mib: 10, ..Resources::default() };
     let spec = ServiceSpec {
         virtualization: "container".to_owned(),
         image: "docker.io/library/busybox:latest".to_owned(),

@@ -48,8 +48,8 @@ impl Machine {
         let capacity = Resources {
             memory_mib: self.memory_mib,
             cpu_millicores: 4000,
-            gpus: 0,
             storage_mib: 1000,
+            ..Resources::default()
         };
         let summary = Summary {
             nodes: 1,

@@ -248,8 +248,12 @@ fn workload(number: u32, words: &[&str]) -> Workload {
 }
 
 fn host(words: &[&str]) -> Input {
-    let mut capacity =
-        Resources { memory_mib: 1000, cpu_millicores: 4000, gpus: 0, storage_mib: 9000 };
+    let mut capacity = Resources {
+        memory_mib: 1000,
+        cpu_millicores: 4000,
+        storage_mib: 9000,
+        ..Resources::default()
+    };
     for word in words {
         capacity.memory_mib = word.strip_prefix("memory=").unwrap().parse().unwrap();
     }

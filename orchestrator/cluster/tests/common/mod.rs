@@ -244,8 +244,12 @@ impl Node {
     }
 
     pub(crate) async fn hello(&self, generation: Generation) {
-        let amounts =
-            Resources { memory_mib: 1024, cpu_millicores: 4000, gpus: 0, storage_mib: 4096 };
+        let amounts = Resources {
+            memory_mib: 1024,
+            cpu_millicores: 4000,
+            storage_mib: 4096,
+            ..Resources::default()
+        };
         let summary = Summary {
             nodes: 1,
             capacity: amounts,
@@ -263,6 +267,10 @@ impl Node {
             generation,
             summary,
             facts: vec![("address".into(), "127.0.0.1".into())],
+            tree: 0,
+            preferred: None,
+            address: String::new(),
+            node_address: String::new(),
         }))
         .await;
     }

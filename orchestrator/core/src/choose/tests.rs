@@ -53,6 +53,10 @@ fn child(abilities: &mut Abilities, has: &[Vec<String>; 2], told: u8, held: Serv
         generation: Generation::default(),
         summary: Summary { capacity, architectures, virtualizations, ..Summary::default() },
         facts: Vec::new(),
+        tree: 0,
+        preferred: None,
+        address: String::new(),
+        node_address: String::new(),
     };
     let mut child = Child::new(id, "a".into(), ChildKind::Node);
     if told > 0 {
@@ -102,7 +106,7 @@ fn many_kinds_of_children_are_judged_each_for_itself() {
         .collect();
     let mut sieve = Sieve::new(&wanted);
     let passed: Vec<usize> = (0..children.len())
-        .filter(|index| sieve.pass(&children[*index], &[0; 4]).is_some())
+        .filter(|index| sieve.pass(&children[*index], &[0; 7]).is_some())
         .collect();
     assert_eq!(passed, [7, 47]);
 }

@@ -86,6 +86,10 @@ fn hello(number: u32, summary: Summary) -> Hello {
         generation: Generation::default(),
         summary,
         facts: Vec::new(),
+        tree: 0,
+        preferred: None,
+        address: String::new(),
+        node_address: String::new(),
     }
 }
 

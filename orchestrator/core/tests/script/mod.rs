@@ -263,6 +263,10 @@ fn up(word: &str, letter: &str, words: &[&str]) -> Up {
             generation: held,
             summary: summary(&said),
             facts: Vec::new(),
+            tree: 0,
+            preferred: None,
+            address: String::new(),
+            node_address: String::new(),
         }),
         "summary" => Up::Summary(summary(&said)),
         "presence-lost" => {
@@ -305,7 +309,8 @@ fn up(word: &str, letter: &str, words: &[&str]) -> Up {
 
 fn summary(said: &BTreeMap<&str, &str>) -> Summary {
     let memory_mib = said.get("memory").unwrap_or(&"1000").parse().unwrap();
-    let capacity = Resources { memory_mib, cpu_millicores: 4000, gpus: 0, storage_mib: 9000 };
+    let capacity =
+        Resources { memory_mib, cpu_millicores: 4000, storage_mib: 9000, ..Resources::default() };
     let slot = said.get("slot").map_or(memory_mib, |slot| slot.parse().unwrap());
     let words = |name: &str, usual: &str| {
         said.get(name).unwrap_or(&usual).split(',').map(str::to_owned).collect()

@@ -55,8 +55,12 @@ pub(crate) fn status(instance: InstanceId, state: InstanceState) -> InstanceStat
 }
 
 pub(crate) fn hello(number: u8, name: &str, generation: Generation) -> Up {
-    let capacity =
-        Resources { memory_mib: 16_000, cpu_millicores: 8000, gpus: 0, storage_mib: 100_000 };
+    let capacity = Resources {
+        memory_mib: 16_000,
+        cpu_millicores: 8000,
+        storage_mib: 100_000,
+        ..Resources::default()
+    };
     Up::Hello(Hello {
         child: id(number),
         kind: ChildKind::Cluster,
@@ -72,8 +76,13 @@ pub(crate) fn hello(number: u8, name: &str, generation: Generation) -> Up {
             architectures: vec!["amd64".into()],
             virtualizations: vec!["container".into(), "docker".into(), "native".into()],
             location: "48.1,11.5,1000".into(),
+            ..Summary::default()
         },
         facts: Vec::new(),
+        tree: 0,
+        preferred: None,
+        address: String::new(),
+        node_address: String::new(),
     })
 }
 
@@ -211,6 +220,11 @@ impl Cluster {
 
     async fn open(&mut self, stream: StreamId, request: StreamRequest) {
         match request {
+            StreamRequest::Explain { instance } => {
+                let line = format!("{{\"instance\":\"{instance}\"}}\n");
+                self.output(stream, line.into_bytes()).await;
+                self.end(stream, StreamEnd::Done).await;
+            }
             StreamRequest::Children => {
                 let line = format!("{{\"node_id\":\"{}\",\"name\":\"n1\"}}\n", id(200));
                 self.output(stream, line.into_bytes()).await;
