@@ -78,7 +78,12 @@ fn summary() -> Summary {
         coordinate: Some(coordinate()),
         reach_us: 900,
         cordoned: true,
+        echoes: vec![peer()],
     }
+}
+
+fn peer() -> Peer {
+    Peer { id: ChildId([8; 12]), address: "192.0.2.1:10007".into() }
 }
 
 fn workload() -> Workload {
@@ -235,11 +240,7 @@ fn ups() -> Vec<Up> {
 
 fn downs() -> Vec<Down> {
     let stream = StreamId(17);
-    let peer = Peer {
-        id: ChildId([9; 12]),
-        address: "10.0.0.9:1884".into(),
-        coordinate: Some(coordinate()),
-    };
+    let peers = Peers { key: EchoKey(0x0102_0304), peers: vec![peer()] };
     let exec = StreamRequest::Exec {
         instance: instance(),
         argv: texts(&["sh"]),
@@ -272,7 +273,7 @@ fn downs() -> Vec<Down> {
             child: Some("board".into()),
             verb: Verb::Drain,
         },
-        Down::Peers(vec![peer]),
+        Down::Peers(peers),
     ]
 }
 
@@ -400,6 +401,7 @@ fn words_inside_messages_have_their_numbers() {
         StreamRequest::Exec { instance: instance(), argv: vec![], terminal: None },
         StreamRequest::Children,
         StreamRequest::Explain { instance: instance() },
+        StreamRequest::ChildrenOf { cluster: ChildId([1; 12]) },
     ]);
 }
 

@@ -11,12 +11,14 @@
 //! Enums grow at the end and structs never change: a change that does not fit is version 2,
 //! beside this one. An unknown version or number is refused with a reason, never guessed.
 
+mod echo;
 mod spec;
 mod status;
 mod stream;
 mod summary;
 mod tree;
 
+pub use echo::{ECHOES_MAX, EchoKey, PEERS_MAX, Peer, Peers};
 pub use spec::{
     Anchor, Mount, MovePolicy, Patience, Placement, Proximity, RestartPolicy, ServiceSpec, Workload,
 };
@@ -298,18 +300,7 @@ pub enum Down {
         verb: Verb,
     },
     /// Nodes whose distance is to be measured now and then, for [`Summary::coordinate`].
-    Peers(Vec<Peer>),
-}
-
-/// A node that answers echo requests.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Peer {
-    /// Its id.
-    pub id: ChildId,
-    /// `address:port` in UDP.
-    pub address: String,
-    /// Where it is.
-    pub coordinate: Option<Coordinate>,
+    Peers(Peers),
 }
 
 /// Why bytes are no message.

@@ -4,6 +4,7 @@
 //! beside the sums, since ten times 100 MiB free hold no workload of 200 MiB.
 
 use crate::id::InstanceId;
+use crate::v1::Peer;
 use serde::{Deserialize, Serialize};
 
 /// Entries of each list in a summary: its size stays bounded whatever the subtree's size.
@@ -141,6 +142,9 @@ pub struct Summary {
     pub reach_us: u32,
     /// Takes nothing new.
     pub cordoned: bool,
+    /// Some of its nodes that answer echo requests, a node itself; at most
+    /// [`ECHOES_MAX`](crate::v1::ECHOES_MAX).
+    pub echoes: Vec<Peer>,
 }
 
 /// A place in the space of latencies (Vivaldi, two dimensions and a height): the distance of
