@@ -43,11 +43,15 @@ pub enum InstanceState {
     Unplaceable,
     /// Placed, and nobody can say how it is: the way to it is broken.
     Unknown,
+    /// The way to it has been broken for longer than its service waits, and nobody else here
+    /// takes it, as the detail says: whoever is above may place it elsewhere. Where it was it
+    /// may still run.
+    Lost,
 }
 
 impl InstanceState {
     /// All states, in the order of their wire numbers.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Requested,
         Self::ClusterScheduled,
         Self::NodeScheduled,
@@ -61,6 +65,7 @@ impl InstanceState {
         Self::Refused,
         Self::Unplaceable,
         Self::Unknown,
+        Self::Lost,
     ];
 
     /// The name that Oakestra's clients know.
@@ -69,7 +74,7 @@ impl InstanceState {
             Self::Requested => "REQUESTED",
             Self::ClusterScheduled => "CLUSTER_SCHEDULED",
             // They have no word for "no news": the node is chosen, that much is sure.
-            Self::NodeScheduled | Self::Unknown => "NODE_SCHEDULED",
+            Self::NodeScheduled | Self::Unknown | Self::Lost => "NODE_SCHEDULED",
             Self::Creating => "CREATING",
             Self::Created => "CREATED",
             Self::Running => "RUNNING",
@@ -98,6 +103,7 @@ impl InstanceState {
             Self::Refused => "refused",
             Self::Unplaceable => "unplaceable",
             Self::Unknown => "unknown",
+            Self::Lost => "lost",
         }
     }
 
@@ -113,7 +119,8 @@ impl InstanceState {
             | Self::Running
             | Self::Failed
             | Self::Unplaceable
-            | Self::Unknown => false,
+            | Self::Unknown
+            | Self::Lost => false,
         }
     }
 }
