@@ -132,6 +132,11 @@ impl Engine {
         self.slots.get(&id).map(Slot::view)
     }
 
+    /// The node's own id and name.
+    pub fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
     /// What is held of the cluster's desired state.
     pub fn generation(&self) -> Generation {
         self.desired.generation()

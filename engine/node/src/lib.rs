@@ -7,7 +7,7 @@
 //! - `perform`: effects become calls of backends;
 //! - `ports`: host ports;
 //! - `link`: the connection to the cluster;
-//! - `streams`: logs and exec;
+//! - `streams`, `explain`: logs, exec, and what the node says of an instance;
 //! - `looks`: whether backends serve, and what they have;
 //! - `measure`: fingerprint and telemetry;
 //! - `disk`: when the ledger is written;
@@ -20,6 +20,7 @@ mod backends;
 pub mod config;
 mod convert;
 mod disk;
+mod explain;
 pub mod ledger;
 mod link;
 mod looks;

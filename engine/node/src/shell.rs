@@ -8,6 +8,7 @@ use crate::backends::{Mounted, gather, mount};
 use crate::config::Config;
 use crate::convert;
 use crate::disk::{Disk, Kept};
+use crate::explain;
 use crate::link::{Link, LinkEvent, Sender};
 use crate::looks::{Look, Looks};
 use crate::measure::{self, Meter, Seen};
@@ -303,10 +304,11 @@ impl Shell {
             }
             LinkEvent::Stream(message) => {
                 let (engine, backends) = (&self.engine, &self.backends);
-                self.streams.handle(message, |instance| {
+                let find = |instance| {
                     let slot = engine.slot(instance)?;
                     backends.get(slot.backend?).cloned()
-                });
+                };
+                self.streams.handle(message, find, |instance| explain::line(engine, instance));
             }
         }
     }

@@ -33,14 +33,19 @@ impl Streams {
         Self { link, open: BTreeMap::new(), tasks: JoinSet::new() }
     }
 
-    /// Takes a message about streams. `find` tells the backend that has an instance.
+    /// Takes a message about streams. `find` tells the backend that has an instance, `explain`
+    /// what the node has to say of one.
     pub(crate) fn handle(
         &mut self,
         message: Down,
         find: impl FnOnce(InstanceId) -> Option<Arc<dyn Backend>>,
+        explain: impl FnOnce(InstanceId) -> Option<Vec<u8>>,
     ) {
         match message {
-            Down::StreamOpen { stream, request } => self.start(stream, request, find),
+            Down::StreamOpen { stream, request } => {
+                let job = self.accept(stream, request, find, explain);
+                self.start(stream, job);
+            }
             // What comes for a stream that is over crossed its end on the way.
             Down::StreamData { stream, bytes } => {
                 self.open.get(&stream).inspect(|intake| intake.put(&bytes));
@@ -87,15 +92,10 @@ impl Streams {
         }
     }
 
-    fn start(
-        &mut self,
-        stream: StreamId,
-        request: StreamRequest,
-        find: impl FnOnce(InstanceId) -> Option<Arc<dyn Backend>>,
-    ) {
+    fn start(&mut self, stream: StreamId, job: Result<Job, (StreamFault, String)>) {
         let link = self.link.clone();
         let intake = Arc::new(Intake::default());
-        let job = match self.accept(stream, request, find) {
+        let job = match job {
             Ok(job) => job,
             Err((fault, why)) => {
                 let end = StreamEnd::Fault(fault, why);
@@ -121,6 +121,7 @@ impl Streams {
         stream: StreamId,
         request: StreamRequest,
         find: impl FnOnce(InstanceId) -> Option<Arc<dyn Backend>>,
+        explain: impl FnOnce(InstanceId) -> Option<Vec<u8>>,
     ) -> Result<Job, (StreamFault, String)> {
         if self.open.len() >= STREAMS_MAX {
             let why = format!("{STREAMS_MAX} streams are the most that a node serves at once");
@@ -129,20 +130,35 @@ impl Streams {
         if self.open.contains_key(&stream) {
             return Err((StreamFault::Failed, format!("stream {} is open", stream.0)));
         }
-        let (StreamRequest::Logs { instance, .. } | StreamRequest::Exec { instance, .. }) = request
-        else {
-            return Err((StreamFault::Unsupported, "a node has no children".into()));
+        let nothing = || {
+            let why = "nothing of this instance is on the node now";
+            (StreamFault::NotFound, why.to_owned())
         };
-        let nothing = "nothing of this instance is on the node now";
-        let backend = find(instance).ok_or((StreamFault::NotFound, nothing.to_owned()))?;
+        let instance = match request {
+            StreamRequest::Logs { instance, .. } | StreamRequest::Exec { instance, .. } => instance,
+            StreamRequest::Explain { instance } => {
+                return explain(instance).map(Job::Tell).ok_or_else(nothing);
+            }
+            StreamRequest::Children | StreamRequest::ChildrenOf { .. } => {
+                return Err((StreamFault::Unsupported, "a node has no children".into()));
+            }
+        };
+        let backend = find(instance).ok_or_else(nothing)?;
         let workload = convert::workload_id(instance)
             .map_err(|error| (StreamFault::Failed, error.to_string()))?;
-        Ok(Job { backend, workload, request })
+        Ok(Job::Ask(Asked { backend, workload, request }))
     }
 }
 
 /// What a stream is about.
-struct Job {
+enum Job {
+    /// This text.
+    Tell(Vec<u8>),
+    /// Something that a backend has.
+    Ask(Asked),
+}
+
+struct Asked {
     backend: Arc<dyn Backend>,
     workload: WorkloadId,
     request: StreamRequest,
@@ -190,6 +206,15 @@ async fn finish(link: &Sender, stream: StreamId, end: StreamEnd) {
 
 /// Runs a stream to its end; `None` if nobody listens any more.
 async fn serve(job: Job, out: &Out<'_>) -> Option<StreamEnd> {
+    let job = match job {
+        Job::Ask(job) => job,
+        Job::Tell(text) => {
+            return tokio::select! {
+                sent = out.send(Output::Stdout, &text) => Some(ending(sent.map(|()| StreamEnd::Done))),
+                end = out.intake.over() => end,
+            };
+        }
+    };
     let result = match job.request {
         StreamRequest::Logs { tail_lines, follow, .. } => tokio::select! {
             result = logs(&job, out, tail_lines, follow) => result,
@@ -207,9 +232,16 @@ async fn serve(job: Job, out: &Out<'_>) -> Option<StreamEnd> {
                 Err(error) => Err(error),
             }
         }
-        StreamRequest::Children | StreamRequest::Explain { .. } => Ok(StreamEnd::Done),
+        // Answered without a backend.
+        StreamRequest::Children
+        | StreamRequest::ChildrenOf { .. }
+        | StreamRequest::Explain { .. } => Ok(StreamEnd::Done),
     };
-    Some(result.unwrap_or_else(|error| {
+    Some(ending(result))
+}
+
+fn ending(result: Result<StreamEnd, Error>) -> StreamEnd {
+    result.unwrap_or_else(|error| {
         let fault = match error.kind {
             ErrorKind::NotFound => StreamFault::NotFound,
             ErrorKind::Unsupported => StreamFault::Unsupported,
@@ -219,11 +251,11 @@ async fn serve(job: Job, out: &Out<'_>) -> Option<StreamEnd> {
             | ErrorKind::Internal => StreamFault::Failed,
         };
         StreamEnd::Fault(fault, error.chain())
-    }))
+    })
 }
 
 async fn logs(
-    job: &Job,
+    job: &Asked,
     out: &Out<'_>,
     tail_lines: Option<u32>,
     follow: bool,
@@ -245,7 +277,7 @@ async fn logs(
 }
 
 async fn open_exec(
-    job: &Job,
+    job: &Asked,
     argv: Vec<String>,
     terminal: Option<(u16, u16)>,
 ) -> Result<ExecSession, Error> {

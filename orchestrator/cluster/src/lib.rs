@@ -11,18 +11,18 @@
 //! owns all state; the others carry bytes and speak to it by bounded queues.
 //!
 //! Rooms: `config` (the file), `bus` (nodes' messages, from the embedded endpoint or from a
-//! broker elsewhere), `parent` (the way up), `relay` (logs and exec), `shell` (the owner),
-//! `storage` (records on disk).
+//! broker elsewhere), `parent` (the way up), `relay` (logs, exec and questions), `asked` (who
+//! answers them), `shell` (the owner), `storage` (records on disk).
 //!
 //! Invariants:
 //! - what is to be durable is committed before anybody hears of it;
 //! - a node is believed only on topics under its own id, whatever let its message through;
 //! - without a parent everything goes on but what only the parent can decide.
 
+mod asked;
 mod bus;
 mod clock;
 pub mod config;
-mod list;
 mod parent;
 mod relay;
 mod shell;

@@ -4,17 +4,17 @@
 //! in which they were taken from the queues. Everything it does is quick; what waits waits
 //! in other tasks.
 
+use crate::asked;
 use crate::bus::{Bus, BusEvent, Embedded, External};
 use crate::clock::Clock;
 use crate::config::{Config, Mqtt};
-use crate::list;
 use crate::parent::{self, ParentEvent, ParentLink};
-use crate::relay::{Relay, Source};
+use crate::relay::{Asker, Relay};
 use crate::storage::{self, StorageError, Write};
 use marram_orchestrator_core::{CHILDREN_MAX, Effect, Identity, Input, RecordError, Tier};
 use marram_protocol::id::ChildId;
 use marram_protocol::topic::{Leaf, Topic};
-use marram_protocol::v1::{ChildKind, Down, StreamEnd, StreamFault, StreamId, StreamRequest, Up};
+use marram_protocol::v1::{ChildKind, Down, StreamFault, StreamId, StreamRequest, Up};
 use marram_store::{RedbStore, Store};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -176,7 +176,7 @@ impl<B: Bus> Shell<B> {
                     None => std::future::pending().await,
                 }
             };
-            let room = room(self.parent.as_ref(), self.relay.has_output());
+            let room = room(self.parent.as_ref(), self.relay.has_output(Asker::Parent));
             // Every arm can be given up without loss: queues keep what was not taken, and a
             // place in a queue is given back.
             tokio::select! {
@@ -189,7 +189,7 @@ impl<B: Bus> Shell<B> {
                 }
                 Some(event) = self.parent_events.recv() => self.parent_event(event),
                 Some(place) = room => {
-                    if let Some(message) = self.relay.next_output() {
+                    if let Some(message) = self.relay.next_output(Asker::Parent) {
                         place.send(message);
                     }
                 }
@@ -288,7 +288,7 @@ impl<B: Bus> Shell<B> {
         let now = self.clock.now();
         match event {
             ParentEvent::Up(link) => {
-                self.relay.parent_gone();
+                self.relay.asker_gone(Asker::Parent);
                 self.parent = Some(link);
                 self.tier.handle(now, Input::ParentUp);
             }
@@ -297,7 +297,7 @@ impl<B: Bus> Shell<B> {
                 Down::StreamData { .. }
                 | Down::StreamCredit { .. }
                 | Down::StreamClose { .. }
-                | Down::StreamResize { .. } => self.relay.parent_says(message),
+                | Down::StreamResize { .. } => self.relay.asker_says(Asker::Parent, message),
                 Down::Rejected { reason } => tracing::warn!("the parent refuses: {reason}"),
                 message => self.tier.handle(now, Input::Parent(message)),
             },
@@ -313,28 +313,14 @@ impl<B: Bus> Shell<B> {
 
     fn lose_parent(&mut self) {
         self.parent = None;
-        self.relay.parent_gone();
+        self.relay.asker_gone(Asker::Parent);
         self.tier.handle(self.clock.now(), Input::ParentGone);
     }
 
     fn open_stream(&mut self, stream: StreamId, request: StreamRequest) {
-        let source = match &request {
-            StreamRequest::Children => Ok(Source::Own(list::children(&self.tier))),
-            StreamRequest::Logs { instance, .. }
-            | StreamRequest::Exec { instance, .. }
-            | StreamRequest::Explain { instance } => match self.tier.route(*instance) {
-                Some(child) => Ok(Source::Child(child, request)),
-                None if self.tier.instances().contains_key(instance) => {
-                    let why = format!("instance {instance} is on no node that is connected");
-                    Err(StreamEnd::Fault(StreamFault::Unreachable, why))
-                }
-                None => {
-                    let why = format!("instance {instance} is not in this cluster");
-                    Err(StreamEnd::Fault(StreamFault::NotFound, why))
-                }
-            },
-        };
-        if let Err(end) = source.and_then(|source| self.relay.open(stream, source)) {
+        let source = asked::source(&self.tier, Asker::Parent, request);
+        let opened = source.and_then(|source| self.relay.open((Asker::Parent, stream), source));
+        if let Err(end) = opened {
             self.report(Up::StreamEnd { stream, end });
         }
     }

@@ -52,6 +52,18 @@ pub enum ExitCause {
     Lost,
 }
 
+impl ExitCause {
+    /// As clients are shown it.
+    pub fn to_json(self) -> serde_json::Value {
+        match self {
+            Self::Code(code) => serde_json::json!({"code": code}),
+            Self::Signal(signal) => serde_json::json!({"signal": signal}),
+            Self::OutOfMemory => serde_json::json!({"out_of_memory": true}),
+            Self::Lost => serde_json::json!({"lost": true}),
+        }
+    }
+}
+
 impl InstanceStatus {
     /// A status of which nothing but the state is known.
     pub fn bare(instance: InstanceId, state: InstanceState, since_unix_ms: u64) -> Self {

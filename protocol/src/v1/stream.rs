@@ -6,7 +6,7 @@
 //! behind, and more as output is taken; a child grants as much input once a program waits for
 //! it, and more as the program takes it. Who sends more is broken off.
 
-use crate::id::InstanceId;
+use crate::id::{ChildId, InstanceId};
 use crate::v1::ExitCause;
 use serde::{Deserialize, Serialize};
 
@@ -64,6 +64,11 @@ pub enum StreamRequest {
     Explain {
         /// Of which instance.
         instance: InstanceId,
+    },
+    /// [`StreamRequest::Children`] of a cluster at or below the tier that is asked.
+    ChildrenOf {
+        /// Which cluster.
+        cluster: ChildId,
     },
 }
 

@@ -22,6 +22,7 @@ const NORMAL: Edges = &[
             "marram-broker",
             "marram-orchestrator-core",
             "marram-protocol",
+            "marram-rest",
             "marram-store",
             "marram-tunnel",
         ],
@@ -45,9 +46,16 @@ const NORMAL: Edges = &[
     ("marram-orchestrator-core", &["marram-placement", "marram-protocol"]),
     ("marram-placement", &[]),
     ("marram-protocol", &[]),
+    ("marram-rest", &["marram-orchestrator-core", "marram-protocol"]),
     (
         "marram-root",
-        &["marram-orchestrator-core", "marram-protocol", "marram-store", "marram-tunnel"],
+        &[
+            "marram-orchestrator-core",
+            "marram-protocol",
+            "marram-rest",
+            "marram-store",
+            "marram-tunnel",
+        ],
     ),
     ("marram-shim", &[]),
     (

@@ -18,7 +18,7 @@ fn credit(stream: StreamId, bytes: u32) -> Down {
 /// A relay with one stream to the node, 5 for the parent, and our number there.
 fn opened() -> (Relay, StreamId) {
     let mut relay = Relay::default();
-    relay.open(StreamId(5), Source::Child(NODE, logs())).unwrap();
+    relay.open((Asker::Parent, StreamId(5)), Source::Child(NODE, logs())).unwrap();
     let [(NODE, Down::StreamOpen { stream, .. })] = relay.take_orders()[..] else {
         panic!("the node is told of the stream");
     };
@@ -26,7 +26,7 @@ fn opened() -> (Relay, StreamId) {
 }
 
 fn outputs(relay: &mut Relay) -> Vec<Up> {
-    std::iter::from_fn(|| relay.next_output()).collect()
+    std::iter::from_fn(|| relay.next_output(Asker::Parent)).collect()
 }
 
 fn data(stream: StreamId, bytes: &[u8]) -> Up {
@@ -44,11 +44,11 @@ fn fault(up: &Up) -> Option<StreamFault> {
 fn numbers_are_translated_both_ways() {
     let (mut relay, ours) = opened();
     let theirs = StreamId(5);
-    relay.parent_says(credit(theirs, 100));
+    relay.asker_says(Asker::Parent, credit(theirs, 100));
     relay.child_credit(NODE, ours, 1000);
     assert_eq!(outputs(&mut relay), [Up::StreamCredit { stream: theirs, bytes: 1000 }]);
-    relay.parent_says(Down::StreamData { stream: theirs, bytes: b"in".to_vec() });
-    relay.parent_says(Down::StreamResize { stream: theirs, rows: 1, columns: 2 });
+    relay.asker_says(Asker::Parent, Down::StreamData { stream: theirs, bytes: b"in".to_vec() });
+    relay.asker_says(Asker::Parent, Down::StreamResize { stream: theirs, rows: 1, columns: 2 });
     assert_eq!(
         relay.take_orders(),
         [
@@ -63,8 +63,10 @@ fn numbers_are_translated_both_ways() {
         outputs(&mut relay),
         [data(theirs, b"out"), Up::StreamEnd { stream: theirs, end: StreamEnd::Done }]
     );
-    assert!(!relay.has_output() && relay.streams.is_empty() && relay.by_child.is_empty());
-    relay.parent_says(Down::StreamData { stream: theirs, bytes: b"late".to_vec() });
+    assert!(
+        !relay.has_output(Asker::Parent) && relay.streams.is_empty() && relay.by_child.is_empty()
+    );
+    relay.asker_says(Asker::Parent, Down::StreamData { stream: theirs, bytes: b"late".to_vec() });
     assert!(relay.take_orders().is_empty());
 }
 
@@ -78,7 +80,7 @@ fn a_node_that_sends_more_than_was_granted_is_cut_off() {
         [Some(StreamFault::Failed)]
     );
     let (mut relay, ours) = opened();
-    relay.parent_says(credit(StreamId(5), CREDIT_BYTES));
+    relay.asker_says(Asker::Parent, credit(StreamId(5), CREDIT_BYTES));
     relay.child_output(NODE, ours, Output::Stdout, vec![0; CHUNK_BYTES_MAX + 1]);
     assert_eq!(
         outputs(&mut relay).iter().map(fault).collect::<Vec<_>>(),
@@ -87,7 +89,8 @@ fn a_node_that_sends_more_than_was_granted_is_cut_off() {
 }
 
 fn input(relay: &mut Relay, bytes: usize) -> Vec<(ChildId, Down)> {
-    relay.parent_says(Down::StreamData { stream: StreamId(5), bytes: vec![0; bytes] });
+    relay
+        .asker_says(Asker::Parent, Down::StreamData { stream: StreamId(5), bytes: vec![0; bytes] });
     relay.take_orders()
 }
 
@@ -144,10 +147,10 @@ fn a_node_that_grants_too_much_is_held_to_the_limit() {
 #[test]
 fn a_parent_that_grants_too_much_is_held_to_the_limit() {
     let (mut relay, ours) = opened();
-    relay.parent_says(credit(StreamId(5), u32::MAX));
-    relay.parent_says(credit(StreamId(5), u32::MAX));
+    relay.asker_says(Asker::Parent, credit(StreamId(5), u32::MAX));
+    relay.asker_says(Asker::Parent, credit(StreamId(5), u32::MAX));
     relay.child_output(NODE, ours, Output::Stdout, vec![0; 1000]);
-    relay.parent_says(credit(StreamId(5), u32::MAX));
+    relay.asker_says(Asker::Parent, credit(StreamId(5), u32::MAX));
     let granted: u32 = relay
         .take_orders()
         .iter()
@@ -159,17 +162,17 @@ fn a_parent_that_grants_too_much_is_held_to_the_limit() {
     assert_eq!(granted, CREDIT_BYTES);
     // The piece has gone, so there is room again.
     assert_eq!(outputs(&mut relay).len(), 1);
-    relay.parent_says(credit(StreamId(5), 1000));
+    relay.asker_says(Asker::Parent, credit(StreamId(5), 1000));
     assert_eq!(relay.take_orders(), [(NODE, credit(ours, 1000))]);
 }
 
 #[test]
 fn small_pieces_are_put_together_and_streams_take_turns() {
     let (mut relay, first) = opened();
-    relay.open(StreamId(6), Source::Child(NODE, logs())).unwrap();
+    relay.open((Asker::Parent, StreamId(6)), Source::Child(NODE, logs())).unwrap();
     let second = StreamId(first.0 + 1);
     for id in [5, 6] {
-        relay.parent_says(credit(StreamId(id), CREDIT_BYTES));
+        relay.asker_says(Asker::Parent, credit(StreamId(id), CREDIT_BYTES));
     }
     for _ in 0..3 {
         relay.child_output(NODE, first, Output::Stdout, vec![1; CHUNK_BYTES_MAX]);
@@ -190,14 +193,69 @@ fn small_pieces_are_put_together_and_streams_take_turns() {
 }
 
 #[test]
+fn what_a_child_says_comes_after_what_is_said_here() {
+    let mut relay = Relay::default();
+    let source = Source::Both(b"here\n".to_vec(), NODE, logs());
+    relay.open((Asker::Parent, StreamId(5)), source).unwrap();
+    let [(NODE, Down::StreamOpen { stream: ours, .. })] = relay.take_orders()[..] else { panic!() };
+    // Its end, without a word, does not overtake what waits for credit.
+    let fault = StreamEnd::Fault(StreamFault::NotFound, "nothing".into());
+    relay.child_end(NODE, ours, fault.clone());
+    assert_eq!(outputs(&mut relay), []);
+    relay.asker_says(Asker::Parent, credit(StreamId(5), 2));
+    assert_eq!(outputs(&mut relay), [data(StreamId(5), b"he")]);
+    relay.asker_says(Asker::Parent, credit(StreamId(5), 100));
+    let end = Up::StreamEnd { stream: StreamId(5), end: fault };
+    assert_eq!(outputs(&mut relay), [data(StreamId(5), b"re\n"), end]);
+
+    // A child is granted what is left.
+    let source = Source::Both(b"here\n".to_vec(), NODE, logs());
+    relay.open((Asker::Parent, StreamId(6)), source).unwrap();
+    let [(NODE, Down::StreamOpen { stream: ours, .. })] = relay.take_orders()[..] else { panic!() };
+    relay.asker_says(Asker::Parent, credit(StreamId(6), 100));
+    assert_eq!(relay.take_orders(), [(NODE, credit(ours, 95))]);
+    relay.child_output(NODE, ours, Output::Stdout, b"there\n".to_vec());
+    relay.child_end(NODE, ours, StreamEnd::Done);
+    let end = Up::StreamEnd { stream: StreamId(6), end: StreamEnd::Done };
+    assert_eq!(outputs(&mut relay), [data(StreamId(6), b"here\nthere\n"), end]);
+}
+
+#[test]
+fn askers_have_numbers_and_ends_of_their_own() {
+    let mut relay = Relay::default();
+    for asker in [Asker::Parent, Asker::Local] {
+        relay.open((asker, StreamId(1)), Source::Child(NODE, logs())).unwrap();
+    }
+    let ours: Vec<StreamId> = relay
+        .take_orders()
+        .iter()
+        .filter_map(|(_, order)| match order {
+            Down::StreamOpen { stream, .. } => Some(*stream),
+            _ => None,
+        })
+        .collect();
+    for asker in [Asker::Parent, Asker::Local] {
+        relay.asker_says(asker, credit(StreamId(1), 10));
+    }
+    relay.take_orders();
+    relay.child_output(NODE, ours[1], Output::Stdout, b"local".to_vec());
+    assert!(!relay.has_output(Asker::Parent) && relay.has_output(Asker::Local));
+    relay.asker_gone(Asker::Parent);
+    assert_eq!(relay.take_orders(), [(NODE, Down::StreamClose { stream: ours[0] })]);
+    assert_eq!(relay.next_output(Asker::Local), Some(data(StreamId(1), b"local")));
+    relay.asker_gone(Asker::Local);
+    assert!(relay.streams.is_empty() && relay.by_child.is_empty());
+}
+
+#[test]
 fn what_this_cluster_says_itself_waits_for_credit_too() {
     let mut relay = Relay::default();
     let text: Vec<u8> = (0..40_000_u32).map(|n| u8::try_from(n % 251).unwrap()).collect();
-    relay.open(StreamId(1), Source::Own(text.clone())).unwrap();
-    assert!(!relay.has_output());
+    relay.open((Asker::Parent, StreamId(1)), Source::Own(text.clone())).unwrap();
+    assert!(!relay.has_output(Asker::Parent));
     let mut received = Vec::new();
     while received.len() < text.len() {
-        relay.parent_says(credit(StreamId(1), 999));
+        relay.asker_says(Asker::Parent, credit(StreamId(1), 999));
         let mut round = 0;
         for up in outputs(&mut relay) {
             if let Up::StreamData { bytes, .. } = up {
@@ -209,14 +267,14 @@ fn what_this_cluster_says_itself_waits_for_credit_too() {
     }
     assert_eq!(received, text);
     assert!(relay.streams.is_empty() && relay.take_orders().is_empty());
-    relay.open(StreamId(2), Source::Own(Vec::new())).unwrap();
+    relay.open((Asker::Parent, StreamId(2)), Source::Own(Vec::new())).unwrap();
     assert_eq!(outputs(&mut relay), [Up::StreamEnd { stream: StreamId(2), end: StreamEnd::Done }]);
 }
 
 #[test]
 fn streams_end_when_either_side_goes() {
     let (mut relay, ours) = opened();
-    relay.parent_says(credit(StreamId(5), 10));
+    relay.asker_says(Asker::Parent, credit(StreamId(5), 10));
     relay.child_output(NODE, ours, Output::Stdout, b"last".to_vec());
     relay.take_orders();
     relay.child_gone(ChildId([8; 12]));
@@ -228,11 +286,11 @@ fn streams_end_when_either_side_goes() {
     assert!(relay.take_orders().is_empty(), "nobody is there to be told");
 
     let (mut relay, ours) = opened();
-    relay.parent_gone();
+    relay.asker_gone(Asker::Parent);
     assert_eq!(relay.take_orders(), [(NODE, Down::StreamClose { stream: ours })]);
-    assert!(relay.streams.is_empty() && !relay.has_output());
+    assert!(relay.streams.is_empty() && !relay.has_output(Asker::Parent));
     relay.child_output(NODE, ours, Output::Stdout, b"late".to_vec());
-    assert!(!relay.has_output());
+    assert!(!relay.has_output(Asker::Parent));
 }
 
 #[test]
@@ -240,14 +298,14 @@ fn streams_are_counted_and_numbers_used_once() {
     let mut relay = Relay::default();
     let most = u32::try_from(STREAMS_MAX).unwrap();
     for id in 0..most {
-        relay.open(StreamId(id), Source::Child(NODE, logs())).unwrap();
+        relay.open((Asker::Parent, StreamId(id)), Source::Child(NODE, logs())).unwrap();
     }
-    let end = relay.open(StreamId(most), Source::Own(Vec::new())).unwrap_err();
+    let end = relay.open((Asker::Parent, StreamId(most)), Source::Own(Vec::new())).unwrap_err();
     assert!(matches!(end, StreamEnd::Fault(StreamFault::TooMany, _)), "{end:?}");
-    relay.parent_says(Down::StreamClose { stream: StreamId(0) });
-    let end = relay.open(StreamId(1), Source::Own(Vec::new())).unwrap_err();
+    relay.asker_says(Asker::Parent, Down::StreamClose { stream: StreamId(0) });
+    let end = relay.open((Asker::Parent, StreamId(1)), Source::Own(Vec::new())).unwrap_err();
     assert!(matches!(end, StreamEnd::Fault(StreamFault::Failed, _)), "{end:?}");
-    relay.open(StreamId(most), Source::Own(Vec::new())).unwrap();
+    relay.open((Asker::Parent, StreamId(most)), Source::Own(Vec::new())).unwrap();
 }
 
 #[derive(Debug, Clone)]
@@ -295,13 +353,13 @@ proptest! {
                         true => Source::Own(vec![0; 30_000]),
                         false => Source::Child(NODE, logs()),
                     };
-                    let fresh = relay.open(StreamId(id), source).is_ok();
+                    let fresh = relay.open((Asker::Parent, StreamId(id)), source).is_ok();
                     prop_assert_eq!(fresh, !open.contains_key(&StreamId(id)));
                     open.insert(StreamId(id), true);
                 }
-                Event::Grant(id, bytes) => relay.parent_says(credit(StreamId(id), bytes)),
+                Event::Grant(id, bytes) => relay.asker_says(Asker::Parent, credit(StreamId(id), bytes)),
                 Event::Close(id) => {
-                    relay.parent_says(Down::StreamClose { stream: StreamId(id) });
+                    relay.asker_says(Asker::Parent, Down::StreamClose { stream: StreamId(id) });
                     open.remove(&StreamId(id));
                 }
                 Event::Output(id, bytes) => {
@@ -310,18 +368,18 @@ proptest! {
                 Event::NodeGrant(id, bytes) => relay.child_credit(NODE, StreamId(id), bytes),
                 Event::Input(id, bytes) => {
                     let stream = StreamId(id);
-                    relay.parent_says(Down::StreamData { stream, bytes: vec![0; bytes] });
+                    relay.asker_says(Asker::Parent, Down::StreamData { stream, bytes: vec![0; bytes] });
                 }
                 Event::End(id) => relay.child_end(NODE, StreamId(id), StreamEnd::Done),
                 Event::ChildGone => relay.child_gone(NODE),
                 Event::ParentGone => {
-                    relay.parent_gone();
+                    relay.asker_gone(Asker::Parent);
                     open.clear();
                 }
                 Event::Take(count) => taken = count,
             }
             for _ in 0..taken {
-                if let Some(Up::StreamEnd { stream, .. }) = relay.next_output() {
+                if let Some(Up::StreamEnd { stream, .. }) = relay.next_output(Asker::Parent) {
                     prop_assert!(open.remove(&stream).is_some(), "ended twice");
                 }
             }
@@ -334,9 +392,10 @@ proptest! {
                 prop_assert_eq!(stream.ready, stream.has_output());
                 prop_assert!(stream.input + stream.input_untold <= CREDIT_BYTES);
             }
-            prop_assert!(relay.ready.len() <= relay.streams.len() + 200);
+            let ready: usize = relay.ready.values().map(VecDeque::len).sum();
+            prop_assert!(ready <= relay.streams.len() + 200);
             prop_assert!(relay.by_child.len() <= relay.streams.len());
-            prop_assert!(relay.streams.keys().eq(open.keys()));
+            prop_assert!(relay.streams.keys().map(|(_, id)| id).eq(open.keys()));
         }
     }
 }

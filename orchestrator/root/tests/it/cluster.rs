@@ -225,7 +225,7 @@ impl Cluster {
                 self.output(stream, line.into_bytes()).await;
                 self.end(stream, StreamEnd::Done).await;
             }
-            StreamRequest::Children => {
+            StreamRequest::Children | StreamRequest::ChildrenOf { .. } => {
                 let line = format!("{{\"node_id\":\"{}\",\"name\":\"n1\"}}\n", id(200));
                 self.output(stream, line.into_bytes()).await;
                 self.end(stream, StreamEnd::Done).await;

@@ -50,12 +50,6 @@ pub(super) fn service(
 
 /// An instance.
 pub(super) fn instance(instance: &InstanceView) -> Value {
-    let exit = instance.exit.map(|exit| match exit {
-        ExitCause::Code(code) => json!({"code": code}),
-        ExitCause::Signal(signal) => json!({"signal": signal}),
-        ExitCause::OutOfMemory => json!({"out_of_memory": true}),
-        ExitCause::Lost => json!({"lost": true}),
-    });
     let cluster = instance.cluster.as_ref().map(|c| json!({"id": c.id, "name": c.name}));
     let node = instance.node.as_ref();
     let node = node.map(|n| json!({"id": n.id, "name": n.name, "address": n.address}));
@@ -72,7 +66,7 @@ pub(super) fn instance(instance: &InstanceView) -> Value {
         "oakestra_state": instance.state.oakestra(),
         "detail": instance.detail,
         "restarts": instance.restarts,
-        "exit": exit,
+        "exit": instance.exit.map(ExitCause::to_json),
         "since_unix_ms": instance.since_unix_ms,
         "cluster": cluster,
         "node": node,
