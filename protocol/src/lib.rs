@@ -11,7 +11,8 @@
 //! - [`state`]: the states of an instance and the names clients know them by;
 //! - [`v1`]: messages between a parent and a child, and their envelope;
 //! - [`topic`]: where these messages go on MQTT;
-//! - [`desired`]: how a child follows its parent's desired state.
+//! - [`desired`]: how a child follows its parent's desired state;
+//! - [`parents`]: which parent it dials, and when another one.
 //!
 //! Invariants: message types of a published version never change, enums grow at the end
 //! (golden bytes in `tests/` hold them); nothing parsed here can panic or allocate more than
@@ -19,6 +20,7 @@
 
 pub mod desired;
 pub mod id;
+pub mod parents;
 pub mod port;
 pub mod sla;
 pub mod state;
