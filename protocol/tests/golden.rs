@@ -52,14 +52,26 @@ fn card() -> ClusterCard {
 }
 
 fn kin() -> Kin {
-    let ancestor =
-        Ancestor { id: ChildId([1; 12]), name: "root".into(), labels: texts(&["site=berlin"]) };
+    let ancestor = Ancestor {
+        id: ChildId([1; 12]),
+        name: "root".into(),
+        labels: texts(&["site=berlin"]),
+        address: "http://10.0.0.3:10000".into(),
+        node_address: String::new(),
+    };
     let alternate = Alternate {
         id: ChildId([2; 12]),
         name: "hall-1".into(),
         address: "http://10.0.0.2:10001".into(),
     };
-    Kin { tree: 5, rooted: true, path: vec![ancestor], alternates: vec![alternate] }
+    let node_alternate = Alternate { address: "mqtt://10.0.0.2:1883".into(), ..alternate.clone() };
+    Kin {
+        tree: 5,
+        rooted: true,
+        path: vec![ancestor],
+        alternates: vec![alternate],
+        node_alternates: vec![node_alternate],
+    }
 }
 
 fn summary() -> Summary {
@@ -208,6 +220,7 @@ fn ups() -> Vec<Up> {
         preferred: Some(ChildId([8; 12])),
         address: "http://10.0.0.1:10001".into(),
         node_address: "mqtt://10.0.0.1:1883".into(),
+        labels: texts(&["site=berlin"]),
     };
     let exits = [
         None,

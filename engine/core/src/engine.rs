@@ -167,6 +167,7 @@ impl Engine {
             preferred: None,
             address: String::new(),
             node_address: String::new(),
+            labels: Vec::new(),
         }));
         self.notes.snapshot = true;
     }

@@ -283,6 +283,7 @@ async fn nobody_speaks_for_another(scene: Scene) {
         preferred: None,
         address: String::new(),
         node_address: String::new(),
+        labels: Vec::new(),
     });
     // Another's topic, another's id, the wrong leaf, and bytes that are no message.
     node.publish(other, lie.encode().unwrap()).await;

@@ -89,6 +89,7 @@ fn come(tier: &mut Tier, clock: &mut Clock, number: usize, memory_mib: u32) -> u
         preferred: None,
         address: String::new(),
         node_address: String::new(),
+        labels: Vec::new(),
     };
     let snapshot = Up::Observed {
         generation: Generation::default(),

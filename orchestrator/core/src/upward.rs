@@ -97,6 +97,7 @@ impl Tier {
             preferred: None,
             address: String::new(),
             node_address: String::new(),
+            labels: Vec::new(),
         };
         self.reporting.summary_sent = Some((now.mono_ms, summary));
         self.reporting.summary_stale = false;

@@ -96,6 +96,8 @@ pub struct Hello {
     pub address: String,
     /// Where it takes nodes; empty for a node.
     pub node_address: String,
+    /// A cluster's own labels; a node's are in its summary.
+    pub labels: Vec<String>,
 }
 
 /// Whether statuses tell of changes or of everything there is.

@@ -19,7 +19,7 @@ pub const CLUSTERS_MAX: usize = 1_024;
 pub const CARDS_MAX: usize = 256;
 
 /// A tier above a child.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Ancestor {
     /// Its id.
     pub id: ChildId,
@@ -27,6 +27,10 @@ pub struct Ancestor {
     pub name: String,
     /// Its own labels.
     pub labels: Vec<String>,
+    /// Where it takes clusters as children; empty if it takes none.
+    pub address: String,
+    /// Where it takes nodes; empty if it takes none.
+    pub node_address: String,
 }
 
 /// Another tier that may serve a child as its parent.
@@ -51,6 +55,8 @@ pub struct Kin {
     pub path: Vec<Ancestor>,
     /// Who else could be the parent, the best first.
     pub alternates: Vec<Alternate>,
+    /// For a cluster: its siblings that take nodes, which its nodes may turn to.
+    pub node_alternates: Vec<Alternate>,
 }
 
 /// A cluster of a subtree, as all tiers above it know it.
@@ -87,7 +93,7 @@ pub struct Claim {
     pub revision: u32,
     /// On which node, if that is known: the same node is the same copy.
     pub node: Option<ChildId>,
-    /// How it is there.
+    /// How it is there; with `Undeployed` an earlier claim is taken back.
     pub state: InstanceState,
 }
 

@@ -327,6 +327,7 @@ impl Node {
             preferred: None,
             address: String::new(),
             node_address: String::new(),
+            labels: Vec::new(),
         };
         self.say(Leaf::Report, &Up::Hello(hello), PublishOptions::at_least_once())?;
         let scope = Scope::Snapshot { first: true, last: true };

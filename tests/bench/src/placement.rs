@@ -96,6 +96,7 @@ fn arrival(number: u32) -> [Up; 2] {
         preferred: None,
         address: String::new(),
         node_address: String::new(),
+        labels: Vec::new(),
     };
     let scope = Scope::Snapshot { first: true, last: true };
     [Up::Hello(hello), Up::Observed { generation, scope, statuses: Vec::new() }]

@@ -271,6 +271,7 @@ impl Node {
             preferred: None,
             address: String::new(),
             node_address: String::new(),
+            labels: Vec::new(),
         }))
         .await;
     }

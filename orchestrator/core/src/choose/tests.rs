@@ -57,6 +57,7 @@ fn child(abilities: &mut Abilities, has: &[Vec<String>; 2], told: u8, held: Serv
         preferred: None,
         address: String::new(),
         node_address: String::new(),
+        labels: Vec::new(),
     };
     let mut child = Child::new(id, "a".into(), ChildKind::Node);
     if told > 0 {

@@ -90,6 +90,7 @@ fn hello(number: u32, summary: Summary) -> Hello {
         preferred: None,
         address: String::new(),
         node_address: String::new(),
+        labels: Vec::new(),
     }
 }
 

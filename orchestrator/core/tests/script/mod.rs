@@ -267,6 +267,7 @@ fn up(word: &str, letter: &str, words: &[&str]) -> Up {
             preferred: None,
             address: String::new(),
             node_address: String::new(),
+            labels: Vec::new(),
         }),
         "summary" => Up::Summary(summary(&said)),
         "presence-lost" => {

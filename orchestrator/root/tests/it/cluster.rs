@@ -83,6 +83,7 @@ pub(crate) fn hello(number: u8, name: &str, generation: Generation) -> Up {
         preferred: None,
         address: String::new(),
         node_address: String::new(),
+        labels: Vec::new(),
     })
 }
 
