@@ -19,14 +19,16 @@
 //!   operator drains the node; never because the engine or a connection came or went.
 //!
 //! See also: `slot` (the life of one instance), `restart` (when it is started again),
-//! `admit` (what is refused).
+//! `admit` (what is refused), `vivaldi` and `echo` (where the node is in the net).
 
 mod admit;
+pub mod echo;
 mod engine;
 mod ledger;
 mod restart;
 mod slot;
 mod telemetry;
+pub mod vivaldi;
 
 pub use engine::Engine;
 pub use ledger::LedgerError;
@@ -81,6 +83,7 @@ pub struct BackendFacts {
 
 /// What happens to a node.
 #[derive(Debug, Clone, PartialEq)]
+#[allow(clippy::large_enum_variant, reason = "one at a time is handed over")]
 pub enum Input {
     /// What the host can do; at the start and whenever that changes.
     Host {
@@ -134,6 +137,7 @@ pub enum Outcome {
 
 /// What the shell shall do.
 #[derive(Debug, Clone, PartialEq)]
+#[allow(clippy::large_enum_variant, reason = "one at a time is handed over")]
 pub enum Effect {
     /// Make durable before performing what follows.
     Persist {

@@ -116,6 +116,7 @@ pub enum Scope {
 
 /// From a child to its parent. Grows at the end.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(clippy::large_enum_variant, reason = "one message at a time is held, and never many")]
 pub enum Up {
     /// Here I am.
     Hello(Hello),
