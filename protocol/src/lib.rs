@@ -8,6 +8,9 @@
 //! - [`id`]: what things are called;
 //! - [`sla`]: the Oakestra SLA document, checked whole;
 //! - [`port`]: the port strings inside it;
+//! - [`selector`]: how clusters and nodes are addressed;
+//! - [`place`]: places on the globe, as texts;
+//! - [`reference`]: how a service names another;
 //! - [`state`]: the states of an instance and the names clients know them by;
 //! - [`v1`]: messages between a parent and a child, and their envelope;
 //! - [`topic`]: where these messages go on MQTT;
@@ -21,7 +24,10 @@
 pub mod desired;
 pub mod id;
 pub mod parents;
+pub mod place;
 pub mod port;
+pub mod reference;
+pub mod selector;
 pub mod sla;
 pub mod state;
 pub mod topic;

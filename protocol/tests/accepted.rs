@@ -6,7 +6,10 @@ use marram_protocol::MESSAGE_BYTES_MAX;
 use marram_protocol::id::{InstanceId, ServiceId};
 use marram_protocol::port::{PortMapping, Transport};
 use marram_protocol::sla::{self, SERVICE_BYTES_MAX, SlaErrors, service_spec};
-use marram_protocol::v1::{Down, Generation, Mount, Placement, Resources, RestartPolicy, Workload};
+use marram_protocol::v1::{
+    Anchor, Down, Generation, Geo, Mount, MovePolicy, Patience, Placement, Proximity, Resources,
+    RestartPolicy, ServiceSpec, Workload,
+};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -43,8 +46,6 @@ fn every_field_arrives_and_strange_ones_are_kept() {
     let extra: Value = serde_json::from_str(&spec.extra).unwrap();
     for key in [
         "vtpus",
-        "bandwidth_in",
-        "bandwidth_out",
         "state",
         "args",
         "added_files",
@@ -60,9 +61,15 @@ fn every_field_arrives_and_strange_ones_are_kept() {
     ] {
         assert_eq!(extra[key], service[key], "{key}");
     }
-    let mounts = &service["marram"]["mounts"];
-    assert_eq!(extra["marram"], json!({"x_marram": "kept", "mounts": mounts}));
-    assert_eq!(extra.as_object().unwrap().len(), 16, "{extra}");
+    let own = &service["marram"];
+    let kept = json!({
+        "x_marram": "kept",
+        "mounts": own["mounts"],
+        "patience": own["patience"],
+        "placement": own["placement"],
+    });
+    assert_eq!(extra["marram"], kept);
+    assert_eq!(extra.as_object().unwrap().len(), 14, "{extra}");
 }
 
 #[test]
@@ -70,7 +77,7 @@ fn what_decides_something_is_in_the_spec() {
     let sla = sla::parse(FULL.as_bytes()).unwrap();
     let spec = service_spec(&sla.applications[0].microservices[0]);
     assert_eq!(spec.runtime.as_deref(), Some("crun"));
-    assert_eq!(spec.resources, Resources::of_amounts([100, 250, 1, 6, 0, 4, 5]));
+    assert_eq!(spec.resources, Resources::of_amounts([100, 250, 1, 6, 512, 4, 5]));
     assert_eq!((spec.pids_max, spec.stop_grace_s, spec.log_kib_max), (64, 3, 64));
     assert!(spec.one_shot && spec.read_only_root && spec.private_namespaces);
     assert!(spec.allow_unlimited);
@@ -78,13 +85,129 @@ fn what_decides_something_is_in_the_spec() {
     assert_eq!(spec.user.as_deref(), Some("1000:1000"));
     assert_eq!(spec.devices, ["/dev/ttyS0", "/dev/fuse"]);
     assert_eq!(spec.mounts, [Mount { source: "/a".into(), target: "/b".into(), read_only: true }]);
+    assert_eq!(
+        spec.patience,
+        Patience { node_s: Some(60), cluster_s: Some(120), parent_s: Some(30) }
+    );
+    assert_eq!(spec.movement, MovePolicy::StopFirst);
+    assert_eq!(sla.applications[0].microservices[0].vcpus.millicores, 2250);
+}
+
+#[test]
+fn where_it_may_run_is_in_the_spec() {
+    let sla = sla::parse(FULL.as_bytes()).unwrap();
+    let spec = service_spec(&sla.applications[0].microservices[0]);
+    let texts = |all: &[&str]| all.iter().map(|t| (*t).to_owned()).collect::<Vec<_>>();
+    let bound = |to, latency_us_max, distance_m_max, rigidness_permille| Proximity {
+        to,
+        latency_us_max,
+        distance_m_max,
+        rigidness_permille,
+    };
+    let munich = Geo { latitude_udeg: 48_137_200, longitude_udeg: 11_575_500 };
+    let here = Geo { latitude_udeg: 48_260_000, longitude_udeg: 11_670_000 };
+    let other = Anchor::Service("6b02c146095d85ec50ef2ebd".into());
     let placement = Placement {
-        clusters: vec!["c2".into()],
-        nodes: vec!["n1".into(), "n2".into()],
-        unsupported: ["addons", "latency", "geo", "volumes"].map(str::to_owned).to_vec(),
-        ..Placement::default()
+        clusters: texts(&["c2"]),
+        nodes: texts(&["n1", "n2"]),
+        labels: "site=berlin,!lab".into(),
+        addons: texts(&["image_builder", "fuse"]),
+        proximity: vec![
+            bound(Anchor::Place(munich), Some(100_000), None, 500),
+            bound(Anchor::Place(here), None, Some(10_500), 1000),
+            bound(other, Some(50_000), None, 100),
+        ],
+        spread: "rack".into(),
+        with: texts(&["db"]),
+        apart_from: texts(&["nginx.test", "a.b.c.d"]),
+        policy: "ldp".into(),
+        priority: -5,
+        unsupported: texts(&["volumes"]),
     };
     assert_eq!(spec.placement, placement);
+}
+
+fn spec_with(changes: Value) -> ServiceSpec {
+    let mut document: Value = serde_json::from_str(CLIENTSRVR).unwrap();
+    let service = document["applications"][0]["microservices"][0].as_object_mut().unwrap();
+    service.extend(changes.as_object().unwrap().clone());
+    let sla = sla::check(document).unwrap();
+    service_spec(&sla.applications[0].microservices[0])
+}
+
+#[test]
+fn a_service_that_says_nothing_has_the_usual_patience() {
+    let spec = spec_with(json!({}));
+    assert_eq!(spec.patience, Patience::default());
+    assert_eq!(spec.movement, MovePolicy::StartFirst);
+    let spec = spec_with(json!({"marram": {"on_loss": "wait", "patience": {"parent_s": 900}}}));
+    let expected = Patience { node_s: None, cluster_s: None, parent_s: Some(900) };
+    assert_eq!(spec.patience, expected);
+    let spec = spec_with(json!({"marram": {"on_loss": "replace", "patience": {"cluster_s": 5}}}));
+    assert_eq!(spec.patience, Patience { cluster_s: Some(5), ..Patience::default() });
+    let spec = spec_with(json!({"marram": {"move": "never"}}));
+    assert_eq!(spec.movement, MovePolicy::Never);
+}
+
+#[test]
+fn cores_are_whole_or_not() {
+    for (vcpus, millicores) in [
+        (json!(0.25), 250),
+        (json!(0.001), 1),
+        (json!(2.0), 2000),
+        (json!(4096), 4_096_000),
+        (json!(0.1), 100),
+        (json!(1234.567), 1_234_567),
+    ] {
+        assert_eq!(spec_with(json!({"vcpus": vcpus})).resources.cpu_millicores, millicores);
+    }
+}
+
+#[test]
+fn constraints_of_one_kind_hold_together() {
+    let table = [
+        json!({"type": "direct", "cluster": "edge-*;c;site=berlin"}),
+        json!({"type": "clusters", "allowed": ["edge-*"]}),
+        json!({"type": "clusters", "allowed": ["x=y", "edge-1"]}),
+    ];
+    let second = json!({"type": "clusters", "allowed": ["edge-1", "c", "c&x=y"]});
+    let clusters =
+        |first: &Value| spec_with(json!({"constraints": [first, second]})).placement.clusters;
+    let all = clusters(&table[0]);
+    let expected = [
+        "edge-1",
+        "edge-*&c&x=y",
+        "c",
+        "c&c&x=y",
+        "site=berlin&edge-1",
+        "site=berlin&c",
+        "site=berlin&c&x=y",
+    ];
+    assert_eq!(all, expected);
+    assert_eq!(clusters(&table[1]), ["edge-1", "edge-*&c&x=y"]);
+    assert_eq!(clusters(&table[2])[0], "x=y&edge-1");
+}
+
+#[test]
+fn what_cannot_be_judged_is_named() {
+    let connectivity = json!([{
+        "target_microservice_id": "db",
+        "con_constraints": [
+            {"type": "bandwidth", "threshold": 5, "rigidness": 1, "convergence_time": 3},
+            {"type": "geo", "threshold": 0.5, "rigidness": 0, "convergence_time": 3},
+        ],
+    }]);
+    let latency = json!([{"type": "latency", "area": "atlantis", "threshold": 5}]);
+    let spec = spec_with(json!({"constraints": latency, "connectivity": connectivity}));
+    let expected = ["latency to \"atlantis\"", "connectivity of type \"bandwidth\""];
+    assert_eq!(spec.placement.unsupported, expected);
+    let near = Proximity {
+        to: Anchor::Service("db".into()),
+        latency_us_max: None,
+        distance_m_max: Some(500),
+        rigidness_permille: 0,
+    };
+    assert_eq!(spec.placement.proximity, [near]);
 }
 
 #[test]

@@ -1,6 +1,8 @@
 //! From an SLA's microservice to what tiers hand on.
 
-use super::model::{MarramFields, Microservice};
+use super::constraints;
+use super::model::{MarramFields, Microservice, PatienceFields, PlacementFields};
+use super::rules::WAIT;
 use crate::port;
 use crate::v1::{Mount, MovePolicy, Patience, Placement, Resources, RestartPolicy, ServiceSpec};
 use serde_json::{Map, Value};
@@ -8,11 +10,9 @@ use serde_json::{Map, Value};
 /// Seconds between asking a workload to end and forcing it, if the SLA says nothing.
 pub const STOP_GRACE_S: u32 = 10;
 
-/// Fields that decide nothing yet and travel as they came.
+/// Fields that decide nothing yet, or not all of what they say, and travel as they came.
 const PASSED_ON: &[&str] = &[
     "vtpus",
-    "bandwidth_in",
-    "bandwidth_out",
     "state",
     "args",
     "added_files",
@@ -32,7 +32,6 @@ const PRIVILEGED_DEVICE: &str = "/dev/fuse";
 /// The part of a checked microservice that decides something.
 pub fn service_spec(service: &Microservice) -> ServiceSpec {
     let own = service.marram.clone().unwrap_or_default();
-    let vcpus_millicores = service.vcpus.saturating_mul(1000);
     ServiceSpec {
         virtualization: service.virtualization.clone(),
         runtime: own.runtime,
@@ -41,10 +40,10 @@ pub fn service_spec(service: &Microservice) -> ServiceSpec {
         environment: service.environment.clone(),
         resources: Resources {
             memory_mib: service.memory,
-            cpu_millicores: own.cpu_millicores.unwrap_or(vcpus_millicores),
+            cpu_millicores: own.cpu_millicores.unwrap_or(service.vcpus.millicores),
             gpus: service.vgpus,
             storage_mib: service.storage,
-            gpu_memory_mib: 0,
+            gpu_memory_mib: own.gpu_memory_mib.unwrap_or(0),
             bandwidth_in_kbps: service.bandwidth_in,
             bandwidth_out_kbps: service.bandwidth_out,
         },
@@ -59,9 +58,9 @@ pub fn service_spec(service: &Microservice) -> ServiceSpec {
         },
         stop_grace_s: own.stop_grace_s.unwrap_or(STOP_GRACE_S),
         architectures: service.arch.clone(),
-        placement: placement(service),
-        patience: Patience::default(),
-        movement: MovePolicy::default(),
+        placement: placement(service, own.placement),
+        patience: patience(own.on_loss.as_deref(), own.patience),
+        movement: movement(own.movement.as_deref()),
         user: own.user,
         working_dir: own.working_dir,
         mounts: own
@@ -85,43 +84,42 @@ fn devices(privileged: bool, mut devices: Vec<String>) -> Vec<String> {
     devices
 }
 
-/// Several constraints hold at once: lists of the same kind are intersected.
-fn placement(service: &Microservice) -> Placement {
-    let names = |text: &str| -> Vec<String> {
-        text.split(';').map(str::trim).filter(|n| !n.is_empty()).map(str::to_owned).collect()
-    };
-    let mut placement = Placement::default();
-    for constraint in &service.constraints {
-        match constraint.kind.as_str() {
-            "direct" => {
-                narrow(&mut placement.clusters, names(&constraint.cluster));
-                narrow(&mut placement.nodes, names(&constraint.node));
-            }
-            "clusters" => narrow(&mut placement.clusters, constraint.allowed.clone()),
-            kind => placement.unsupported.push(kind.to_owned()),
-        }
-    }
+/// Oakestra's constraints, and what stands beside them in `marram`.
+fn placement(service: &Microservice, own: Option<PlacementFields>) -> Placement {
+    let mut placement = constraints::placement(service);
     // To run without a volume that was asked for would lose what is written to it.
     if !service.volumes.is_empty() {
         placement.unsupported.push("volumes".to_owned());
     }
-    placement
+    let Some(own) = own else { return placement };
+    constraints::add_new(&mut placement.addons, own.addons);
+    Placement {
+        labels: own.labels.unwrap_or_default(),
+        spread: own.spread.unwrap_or_default(),
+        with: own.with,
+        apart_from: own.apart_from,
+        policy: own.policy.unwrap_or_default(),
+        priority: own.priority.unwrap_or_default(),
+        ..placement
+    }
 }
 
-/// A name that no child can have: what is left of two lists without a common name.
-const NOBODY: &str = "";
+fn patience(on_loss: Option<&str>, own: Option<PatienceFields>) -> Patience {
+    let own = own.unwrap_or_default();
+    let usual = Patience::default();
+    let waits = on_loss == Some(WAIT);
+    Patience {
+        node_s: own.node_s.or(usual.node_s).filter(|_| !waits),
+        cluster_s: own.cluster_s.or(usual.cluster_s).filter(|_| !waits),
+        parent_s: own.parent_s.or(usual.parent_s),
+    }
+}
 
-fn narrow(list: &mut Vec<String>, by: Vec<String>) {
-    if by.is_empty() {
-        return;
-    }
-    if list.is_empty() {
-        *list = by;
-        return;
-    }
-    list.retain(|name| by.contains(name));
-    if list.is_empty() {
-        list.push(NOBODY.to_owned());
+fn movement(word: Option<&str>) -> MovePolicy {
+    match word {
+        Some("stop_first") => MovePolicy::StopFirst,
+        Some("never") => MovePolicy::Never,
+        _ => MovePolicy::StartFirst,
     }
 }
 
@@ -140,9 +138,20 @@ fn extra(service: &Microservice) -> String {
     if extra.is_empty() { String::new() } else { Value::Object(extra).to_string() }
 }
 
-/// What is not known inside the object `marram`; mounts whole if one of them holds such a thing.
+/// What is not known inside the object `marram`; an object or list in it whole, if it holds
+/// such a thing.
 fn own_extra(own: &MarramFields) -> Map<String, Value> {
     let mut extra = own.extra.clone();
+    if let Some(patience) = own.patience.as_ref().filter(|fields| !fields.extra.is_empty())
+        && let Ok(patience) = serde_json::to_value(patience)
+    {
+        extra.insert("patience".to_owned(), patience);
+    }
+    if let Some(placement) = own.placement.as_ref().filter(|fields| !fields.extra.is_empty())
+        && let Ok(placement) = serde_json::to_value(placement)
+    {
+        extra.insert("placement".to_owned(), placement);
+    }
     if own.mounts.iter().any(|mount| !mount.extra.is_empty())
         && let Ok(mounts) = serde_json::to_value(&own.mounts)
     {

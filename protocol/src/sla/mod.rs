@@ -7,6 +7,8 @@
 //! Properties that the table does not know are kept and passed on, as Oakestra does.
 //! Fields and their meaning: Oakestra's `sla` schema of releases 0.4.2 to 0.4.411.
 
+mod across;
+mod constraints;
 mod convert;
 mod errors;
 mod model;
@@ -16,8 +18,9 @@ mod walk;
 pub use convert::{STOP_GRACE_S, service_spec};
 pub use errors::{ERRORS_MAX, Path, Segment, SlaError, SlaErrors};
 pub use model::{
-    Addresses, Application, Connectivity, ConnectivityConstraint, Constraint, InstanceAddress,
-    MarramFields, Microservice, MountField, Sla, Volume,
+    Addresses, Application, Connectivity, ConnectivityConstraint, Constraint, Cores,
+    InstanceAddress, MarramFields, Microservice, MountField, PatienceFields, PlacementFields, Sla,
+    Volume,
 };
 pub use rules::{APPLICATIONS_MAX, SERVICE_BYTES_MAX, SERVICES_MAX};
 

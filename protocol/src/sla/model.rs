@@ -3,7 +3,7 @@
 //! `extra` keeps what is not named here. What is absent stays absent below a service, since it
 //! travels on as it came; numbers that nobody computes with keep the form they were written in.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use serde_json::{Map, Number, Value};
 
 /// A whole document.
@@ -62,15 +62,15 @@ pub struct Microservice {
     pub code: String,
     /// In MiB; 0 is no limit.
     pub memory: u32,
-    /// Whole cores; 0 is no limit.
-    pub vcpus: u32,
+    /// Cores and parts of one; 0 is no limit.
+    pub vcpus: Cores,
     /// Whole GPUs.
     pub vgpus: u32,
     /// Kept and passed on.
     pub vtpus: u32,
-    /// In kbit/s; kept and passed on.
+    /// Reserved, in kbit/s.
     pub bandwidth_in: u32,
-    /// In kbit/s; kept and passed on.
+    /// Reserved, in kbit/s.
     pub bandwidth_out: u32,
     /// In MiB.
     pub storage: u32,
@@ -102,7 +102,7 @@ pub struct Microservice {
     pub volumes: Vec<Volume>,
     /// Where it may run.
     pub constraints: Vec<Constraint>,
-    /// Constraints towards other services; kept and passed on.
+    /// Constraints towards other services.
     pub connectivity: Vec<Connectivity>,
     /// Processor architectures.
     pub arch: Vec<String>,
@@ -116,6 +116,43 @@ pub struct Microservice {
     /// Everything else.
     #[serde(flatten)]
     pub extra: Map<String, Value>,
+}
+
+/// Processor time: whole cores in Oakestra, parts of a core here too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Cores {
+    /// Thousandths of a core.
+    pub millicores: u32,
+}
+
+impl Cores {
+    /// From a number of cores; `None` if it is negative, too large or not a whole number of
+    /// thousandths.
+    pub fn new(cores: f64) -> Option<Self> {
+        let millicores = (cores * 1000.0).round();
+        if !(0.0..=f64::from(u32::MAX)).contains(&millicores) || millicores / 1000.0 != cores {
+            return None;
+        }
+        #[expect(clippy::cast_possible_truncation, reason = "whole and in bounds, see above")]
+        let millicores = millicores as u32;
+        Some(Self { millicores })
+    }
+}
+
+impl Serialize for Cores {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.millicores % 1000 {
+            0 => serializer.serialize_u32(self.millicores / 1000),
+            _ => serializer.serialize_f64(f64::from(self.millicores) / 1000.0),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Cores {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let cores = f64::deserialize(deserializer)?;
+        Self::new(cores).ok_or_else(|| de::Error::custom("not a whole number of millicores"))
+    }
 }
 
 /// Requested semantic addresses.
@@ -185,13 +222,13 @@ pub struct Constraint {
     /// `direct`, `clusters`, `addons`, `latency` or `geo`.
     #[serde(rename = "type")]
     pub kind: String,
-    /// For `latency`.
+    /// For `latency`: see [`crate::place::area`].
     #[serde(skip_serializing_if = "String::is_empty")]
     pub area: String,
-    /// Names joined by `;`, for `direct`.
+    /// Selectors joined by `;`, for `direct`.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub cluster: String,
-    /// Names joined by `;`, for `direct`.
+    /// Selectors joined by `;`, for `direct`.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub node: String,
     /// `latitude,longitude`, for `geo`.
@@ -209,7 +246,7 @@ pub struct Constraint {
     /// For `addons`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub needs: Vec<String>,
-    /// For `clusters`.
+    /// For `clusters`: selectors.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub allowed: Vec<String>,
     /// Everything else.
@@ -220,7 +257,7 @@ pub struct Constraint {
 /// Constraints towards another service.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Connectivity {
-    /// The other service.
+    /// The other service: see [`crate::reference`].
     pub target_microservice_id: String,
     /// What is asked of the way there.
     pub con_constraints: Vec<ConnectivityConstraint>,
@@ -232,10 +269,10 @@ pub struct Connectivity {
 /// What is asked of the way to another service.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ConnectivityConstraint {
-    /// `latency` or `bandwidth`.
+    /// `latency` or `geo`; others are kept and cannot be met.
     #[serde(rename = "type")]
     pub kind: String,
-    /// In the unit of its kind.
+    /// Milliseconds or kilometres.
     pub threshold: Number,
     /// 0 to 1.
     pub rigidness: Number,
@@ -286,6 +323,72 @@ pub struct MarramFields {
     /// Kept output in KiB.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub log_kib_max: Option<u32>,
+    /// Memory of GPUs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gpu_memory_mib: Option<u32>,
+    /// Instances that there shall be.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub replicas: Option<u32>,
+    /// `replace` or `wait`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub on_loss: Option<String>,
+    /// When it is given up for lost.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub patience: Option<PatienceFields>,
+    /// `start_first`, `stop_first` or `never`.
+    #[serde(rename = "move", skip_serializing_if = "Option::is_none")]
+    pub movement: Option<String>,
+    /// Where it may run, beyond `constraints`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub placement: Option<PlacementFields>,
+    /// Everything else.
+    #[serde(flatten)]
+    pub extra: Map<String, Value>,
+}
+
+/// When a service is given up for lost, in seconds of silence.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PatienceFields {
+    /// Of the node.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub node_s: Option<u32>,
+    /// Of the cluster.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cluster_s: Option<u32>,
+    /// Of the parent: then it is stopped.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub parent_s: Option<u32>,
+    /// Everything else.
+    #[serde(flatten)]
+    pub extra: Map<String, Value>,
+}
+
+/// Where a service may run, beyond Oakestra's `constraints`.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PlacementFields {
+    /// An expression over the node's labels: see [`crate::selector::Labels`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub labels: Option<String>,
+    /// A label's key: instances are spread over its values.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub spread: Option<String>,
+    /// Services that have to be on the same node: see [`crate::reference`].
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub with: Vec<String>,
+    /// Services that must not be on the same node.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub apart_from: Vec<String>,
+    /// `best-fit`, `spread` or `ldp`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub policy: Option<String>,
+    /// Makes room at the cost of a lower one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub priority: Option<i32>,
+    /// What has to be installed on the node.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub addons: Vec<String>,
     /// Everything else.
     #[serde(flatten)]
     pub extra: Map<String, Value>,

@@ -24,6 +24,19 @@ const ARGUMENT_BYTES_MAX: usize = 64 * 1024;
 /// MiB of memory or disk: 2 PiB, far above any board and far below an overflow.
 const MIB_MAX: i64 = 2_147_483_647;
 
+/// Instances of one service: as many as a cluster takes.
+const REPLICAS_MAX: i64 = crate::CLUSTER_INSTANCES_MAX as i64;
+
+/// Priorities from minus this to this: room for any scheme that people can keep in mind.
+const PRIORITY_MAX: i64 = 1_000;
+
+/// Bytes of a name that nodes tell in their summaries.
+const WORD_BYTES_MAX: usize = 64;
+
+/// Names or services that one service asks for beside itself: each is looked for on every
+/// candidate.
+const WORDS_MAX: usize = 32;
+
 /// Values of `virtualization`; beside them stand `kata-…` and `io.containerd.…` for
 /// runtimes that an operator has named in containerd's configuration.
 pub(super) const VIRTUALIZATIONS: &[&str] = &[
@@ -57,6 +70,8 @@ pub(super) enum Rule {
     Integer(i64, i64),
     /// A number between two bounds.
     Number(f64, f64),
+    /// Cores up to so many, and parts of one.
+    Cores(u32),
     /// `true` or `false`.
     Flag,
     /// One of these words.
@@ -73,6 +88,18 @@ pub(super) enum Rule {
     Variable,
     /// An absolute path without `..`.
     AbsolutePath,
+    /// A selector.
+    Selector,
+    /// Selectors joined by `;`, or nothing.
+    Selectors,
+    /// An expression over labels.
+    Labels,
+    /// A label's key.
+    LabelKey,
+    /// A place on the globe, or nothing.
+    Place,
+    /// Another service.
+    Reference,
     /// A list of at most so many.
     List(&'static Rule, usize),
     /// An object with these fields, and others that are kept.
@@ -104,6 +131,10 @@ const THRESHOLD: Rule = Rule::Number(0.0, 1e12);
 const SECONDS: Rule = Rule::Integer(0, 86_400 * 365);
 const MIB: Rule = Rule::Integer(0, MIB_MAX);
 
+const ADDONS: Rule = Rule::List(&Rule::Filled(WORD_BYTES_MAX), WORDS_MAX);
+const REFERENCES: Rule = Rule::List(&Rule::Reference, WORDS_MAX);
+const PATIENCE_S: Rule = Rule::Integer(1, 86_400 * 365);
+
 pub(super) const DOCUMENT: Rule = Rule::Object(&[
     must("sla_version", Rule::OneOf(&[super::SLA_VERSION])),
     must("customerID", TEXT),
@@ -126,7 +157,7 @@ const MICROSERVICE: Rule = Rule::Object(&[
     must("virtualization", Rule::Virtualization),
     must("code", Rule::Filled(TEXT_BYTES_MAX)),
     may("memory", MIB),
-    may("vcpus", Rule::Integer(0, 4096)),
+    may("vcpus", Rule::Cores(4096)),
     may("vgpus", Rule::Integer(0, 1024)),
     may("vtpus", Rule::Integer(0, 1024)),
     may("bandwidth_in", Rule::Integer(0, MIB_MAX)),
@@ -173,18 +204,18 @@ const VOLUME: Rule = Rule::Object(&[
 const CONSTRAINT: Rule = Rule::Object(&[
     must("type", Rule::OneOf(&["direct", "clusters", "addons", "latency", "geo"])),
     may("area", TEXT),
-    may("cluster", TEXT),
-    may("node", TEXT),
-    may("location", TEXT),
+    may("cluster", Rule::Selectors),
+    may("node", Rule::Selectors),
+    may("location", Rule::Place),
     may("threshold", THRESHOLD),
     may("rigidness", RIGIDNESS),
     may("convergence_time", SECONDS),
-    may("needs", TEXTS),
-    may("allowed", TEXTS),
+    may("needs", ADDONS),
+    may("allowed", Rule::List(&Rule::Selector, LIST_MAX)),
 ]);
 
 const CONNECTIVITY: Rule = Rule::Object(&[
-    must("target_microservice_id", TEXT),
+    must("target_microservice_id", Rule::Reference),
     must("con_constraints", Rule::List(&CONNECTIVITY_CONSTRAINT, LIST_MAX)),
 ]);
 
@@ -209,6 +240,32 @@ const MARRAM: Rule = Rule::Object(&[
     may("private_namespaces", Rule::Flag),
     may("allow_unlimited", Rule::Flag),
     may("log_kib_max", Rule::Integer(16, 1_048_576)),
+    may("gpu_memory_mib", MIB),
+    may("replicas", Rule::Integer(1, REPLICAS_MAX)),
+    may("on_loss", Rule::OneOf(&[REPLACE, WAIT])),
+    may("patience", PATIENCE),
+    may("move", Rule::OneOf(&["start_first", "stop_first", "never"])),
+    may("placement", PLACEMENT),
+]);
+
+/// Words of `on_loss`.
+pub(super) const REPLACE: &str = "replace";
+pub(super) const WAIT: &str = "wait";
+
+const PATIENCE: Rule = Rule::Object(&[
+    may("node_s", PATIENCE_S),
+    may("cluster_s", PATIENCE_S),
+    may("parent_s", PATIENCE_S),
+]);
+
+const PLACEMENT: Rule = Rule::Object(&[
+    may("labels", Rule::Labels),
+    may("spread", Rule::LabelKey),
+    may("with", REFERENCES),
+    may("apart_from", REFERENCES),
+    may("policy", Rule::OneOf(&["best-fit", "spread", "ldp"])),
+    may("priority", Rule::Integer(-PRIORITY_MAX, PRIORITY_MAX)),
+    may("addons", ADDONS),
 ]);
 
 const MOUNT: Rule = Rule::Object(&[

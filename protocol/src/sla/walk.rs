@@ -1,14 +1,15 @@
 //! Follows the table through a document and collects what does not fit it.
 //!
-//! Rules about several fields at once (names used twice, a unikernel without an
-//! architecture) stand at the end.
+//! Rules about several fields at once stand in `across`.
 
+use super::constraints;
 use super::errors::{ERRORS_MAX, Path, SlaError, show};
-use super::rules::{DOCUMENT, Field, Rule, SERVICE_BYTES_MAX, VIRTUALIZATIONS};
+use super::model::Cores;
+use super::rules::{DOCUMENT, Field, Rule, VIRTUALIZATIONS};
 use crate::id::ApplicationId;
-use crate::port;
+use crate::selector::{Labels, Selector};
+use crate::{place, port, reference};
 use serde_json::{Map, Value};
-use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 /// All errors of a document, in its order; after [`ERRORS_MAX`] one that says there are more.
@@ -20,12 +21,12 @@ pub(super) fn document(value: &Value) -> Vec<SlaError> {
 }
 
 #[derive(Default)]
-struct Walk {
+pub(super) struct Walk {
     errors: Vec<SlaError>,
 }
 
 impl Walk {
-    fn wrong(&mut self, path: &Path, found: String, expected: impl Into<String>) {
+    pub(super) fn wrong(&mut self, path: &Path, found: String, expected: impl Into<String>) {
         if self.errors.len() < ERRORS_MAX {
             self.errors.push(SlaError { path: path.clone(), found, expected: expected.into() });
         } else if self.errors.len() == ERRORS_MAX {
@@ -51,6 +52,13 @@ impl Walk {
             Rule::Number(min, max) => {
                 if !value.as_f64().is_some_and(|n| (*min..=*max).contains(&n)) {
                     self.wrong(path, show(value), format!("a number from {min} to {max}"));
+                }
+            }
+            Rule::Cores(max) => {
+                let cores = value.as_f64().filter(|n| *n <= f64::from(*max)).and_then(Cores::new);
+                if cores.is_none() {
+                    let expected = format!("a number from 0 to {max} in steps of 0.001");
+                    self.wrong(path, show(value), expected);
                 }
             }
             Rule::Flag => {
@@ -98,64 +106,6 @@ impl Walk {
             if !value.is_string() {
                 self.wrong(&path.key(key), show(value), "a text");
             }
-        }
-    }
-
-    /// Rules that look at several fields.
-    fn applications(&mut self, document: &Value) {
-        let root = Path::default().key("applications");
-        let Some(applications) = document.get("applications").and_then(Value::as_array) else {
-            return;
-        };
-        if applications.is_empty() {
-            self.wrong(&root, "a list of 0".into(), "at least one application");
-        }
-        self.unique(&root, applications, "application_name", "application_namespace");
-        for (index, application) in applications.iter().enumerate() {
-            let path = root.index(index).key("microservices");
-            let services = application.get("microservices").and_then(Value::as_array);
-            let Some(services) = services else { continue };
-            self.unique(&path, services, "microservice_name", "microservice_namespace");
-            for (index, service) in services.iter().enumerate() {
-                self.architectures(&path.index(index), service);
-                self.service_size(&path.index(index), service);
-            }
-        }
-    }
-
-    /// Name and namespace together name a thing among its siblings.
-    fn unique(&mut self, path: &Path, items: &[Value], name: &str, namespace: &str) {
-        let mut seen = BTreeSet::new();
-        for (index, item) in items.iter().enumerate() {
-            let text = |key| item.get(key).and_then(Value::as_str);
-            if let (Some(name_text), Some(space)) = (text(name), text(namespace))
-                && !seen.insert((name_text, space))
-            {
-                let found = format!("{name_text:?} in namespace {space:?} a second time");
-                self.wrong(&path.index(index).key(name), found, "a name used once");
-            }
-        }
-    }
-
-    /// What is desired of an instance travels in one message.
-    fn service_size(&mut self, path: &Path, service: &Value) {
-        let bytes = service.to_string().len();
-        if bytes > SERVICE_BYTES_MAX {
-            let found = format!("a service of {bytes} bytes");
-            self.wrong(path, found, format!("at most {SERVICE_BYTES_MAX} bytes"));
-        }
-    }
-
-    /// A unikernel's `code` is a comma list with one entry for each architecture.
-    fn architectures(&mut self, path: &Path, service: &Value) {
-        if service.get("virtualization").and_then(Value::as_str) != Some("unikernel") {
-            return;
-        }
-        let codes = service.get("code").and_then(Value::as_str).map_or(0, |c| c.split(',').count());
-        let arch = service.get("arch").and_then(Value::as_array).map_or(0, Vec::len);
-        if arch == 0 || arch != codes {
-            let found = format!("{arch} architectures for {codes} images");
-            self.wrong(&path.key("arch"), found, "one architecture for each image in code");
         }
     }
 }
@@ -211,9 +161,27 @@ fn check_text(text: &str, rule: &Rule) -> Result<(), String> {
                 && text.split('/').all(|part| part != "..");
             ok(fine, "an absolute path without '..', at most 4096 bytes")
         }
+        Rule::Selector => text.parse::<Selector>().map(drop).map_err(|e| format!("another: {e}")),
+        Rule::Selectors => constraints::names(text).try_for_each(|name| {
+            name.parse::<Selector>().map(drop).map_err(|e| format!("others: {e}"))
+        }),
+        Rule::Labels => text.parse::<Labels>().map(drop).map_err(|e| format!("another: {e}")),
+        Rule::LabelKey => {
+            let fine = plain && !text.trim().is_empty() && text.len() <= 64 && !text.contains('=');
+            ok(fine, "a label's key: 1 to 64 bytes without '='")
+        }
+        Rule::Place => {
+            let fine = text.is_empty() || place::parse(text).is_some();
+            ok(fine, "a place: LATITUDE,LONGITUDE in degrees")
+        }
+        Rule::Reference => {
+            let forms = "SERVICE, SERVICE.NAMESPACE, APP.APPNAMESPACE.SERVICE.NAMESPACE or an id";
+            ok(reference::is_reference(text), forms)
+        }
         // These are no texts; `follow` has dealt with them.
         Rule::Integer(..)
         | Rule::Number(..)
+        | Rule::Cores(_)
         | Rule::Flag
         | Rule::List(..)
         | Rule::Object(_)

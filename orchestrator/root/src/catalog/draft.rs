@@ -7,6 +7,7 @@ use crate::refusal::Refusal;
 use crate::secret::random;
 use marram_orchestrator_core::WORKLOAD_BYTES_MAX;
 use marram_protocol::id::{ApplicationId, ServiceId};
+use marram_protocol::reference;
 use marram_protocol::sla::{self, Application, Microservice, service_spec};
 use serde_json::{Map, Value};
 
@@ -97,7 +98,11 @@ fn service(checked: &Microservice, mut given: Value) -> Result<DraftService, Ref
     let document = given.to_string();
     // What a tier would refuse at each deploy is better refused now. The document is never
     // shorter than what messages carry of it, so names beside it are left out of the sum.
-    let spec_bytes = postcard::to_stdvec(&service_spec(checked)).map_or(usize::MAX, |v| v.len());
+    // References are written out with the names of an application that may come later.
+    let mut spec = service_spec(checked);
+    let longest = "x".repeat(reference::NAME_CHARS_MAX);
+    reference::write_out(&mut spec.placement, &format!("{longest}.{longest}.{name}.{namespace}"));
+    let spec_bytes = postcard::to_stdvec(&spec).map_or(usize::MAX, |v| v.len());
     let bytes = spec_bytes.max(document.len());
     if bytes > WORKLOAD_BYTES_MAX - ENVELOPE_BYTES {
         return Err(Refusal::Invalid(format!(

@@ -3,10 +3,12 @@
 //! A row changes one place of a good document; what is expected is the whole error text.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod placement;
+
 use marram_protocol::sla::{self, ERRORS_MAX, SLA_BYTES_MAX, SlaErrors};
 use serde_json::{Value, json};
 
-const GOOD: &str = include_str!("full.json");
+const GOOD: &str = include_str!("../full.json");
 const APP: &str = "/applications/0";
 const SVC: &str = "/applications/0/microservices/0";
 
@@ -174,8 +176,10 @@ fn amounts_and_flags() {
             ("storage", "[]", &format!("a list of 0, {mib}")),
             ("bandwidth_in", "-2", &format!("-2, {mib}")),
             ("bandwidth_out", "\"\"", &format!("\"\", {mib}")),
-            ("vcpus", "0.5", "0.5, expected a whole number from 0 to 4096"),
-            ("vcpus", "4097", "4097, expected a whole number from 0 to 4096"),
+            ("vcpus", "0.0005", "0.0005, expected a number from 0 to 4096 in steps of 0.001"),
+            ("vcpus", "-1", "-1, expected a number from 0 to 4096 in steps of 0.001"),
+            ("vcpus", "4097", "4097, expected a number from 0 to 4096 in steps of 0.001"),
+            ("vcpus", "\"1\"", "\"1\", expected a number from 0 to 4096 in steps of 0.001"),
             ("vgpus", "1025", "1025, expected a whole number from 0 to 1024"),
             ("vtpus", "{}", "an object of 0 properties, expected a whole number from 0 to 1024"),
             ("one_shot", "1", "1, expected true or false"),
@@ -326,6 +330,12 @@ fn our_own_fields() {
             ("devices/0", "\"ttyS0\"", &format!("\"ttyS0\", {path}")),
             ("read_only_root", "\"yes\"", "\"yes\", expected true or false"),
             ("log_kib_max", "1", "1, expected a whole number from 16 to 1048576"),
+            ("gpu_memory_mib", "-1", "-1, expected a whole number from 0 to 2147483647"),
+            ("replicas", "0", "0, expected a whole number from 1 to 10000"),
+            ("replicas", "10001", "10001, expected a whole number from 1 to 10000"),
+            ("on_loss", "\"stop\"", "\"stop\", expected one of replace, wait"),
+            ("move", "true", "true, expected a text"),
+            ("move", "\"always\"", "\"always\", expected one of start_first, stop_first, never"),
         ],
     );
     let mut document = good();
