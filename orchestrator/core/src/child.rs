@@ -1,12 +1,13 @@
 //! What a tier knows of one child.
 
 use crate::instance::Instance;
+use crate::peers::bounded_echoes;
 use marram_protocol::CLUSTER_INSTANCES_MAX;
 use marram_protocol::id::{ChildId, InstanceId};
 use marram_protocol::port::Transport;
 use marram_protocol::v1::{
-    ChildKind, Hello, InstanceStatus, RESOURCE_KINDS, Resources, SUMMARY_LIST_MAX, Summary,
-    Telemetry,
+    ChildKind, ECHOES_MAX, Hello, InstanceStatus, RESOURCE_KINDS, Resources, SUMMARY_LIST_MAX,
+    Summary, Telemetry,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -309,6 +310,7 @@ pub(crate) fn bounded(summary: Summary) -> Summary {
         architectures: list(summary.architectures),
         virtualizations: list(summary.virtualizations),
         location: clip(&summary.location),
+        echoes: bounded_echoes(&summary.echoes).take(ECHOES_MAX).collect(),
         ..summary
     }
 }

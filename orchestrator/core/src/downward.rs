@@ -74,6 +74,7 @@ impl Tier {
         self.reporting.summary_stale = true;
         // Work is given to it once it has told what it runs.
         self.forget_refusals(id);
+        self.note_echoes(id, true);
         if self.is_established() {
             self.notes.welcomes.insert(id, held);
         }
@@ -131,6 +132,7 @@ impl Tier {
         child.seen_unix_ms = now.unix_ms;
         self.notes.changed.extend(&child.placed);
         self.reporting.summary_stale = true;
+        self.forget_echoes(id);
     }
 
     fn summary(&mut self, id: ChildId, summary: Summary) {
@@ -143,6 +145,7 @@ impl Tier {
         }
         child.note_offer(&mut self.abilities);
         self.reporting.summary_stale = true;
+        self.note_echoes(id, false);
         // Amounts that come and go are no reason to ask again one that has refused: its own
         // attempt would change them, and so on for ever.
         let amounts_only =

@@ -26,6 +26,7 @@ mod child;
 mod choose;
 mod downward;
 mod instance;
+mod peers;
 mod records;
 mod tier;
 mod upward;
@@ -76,6 +77,7 @@ pub enum Input {
 
 /// What the shell shall do.
 #[derive(Debug, Clone, PartialEq)]
+#[allow(clippy::large_enum_variant, reason = "one at a time is handed over")]
 pub enum Effect {
     /// Make durable, all or nothing, before performing what follows. `None` deletes.
     Persist(Vec<(Vec<u8>, Option<Vec<u8>>)>),

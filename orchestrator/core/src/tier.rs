@@ -5,6 +5,7 @@
 
 use crate::child::{Abilities, Child};
 use crate::instance::Instance;
+use crate::peers::PeerBooks;
 use crate::records::{self, ChildRecord, InstanceRecord, Key, Record};
 use crate::upward::Reporting;
 use crate::{Effect, Identity, Input, Now, RecordError, WORKLOAD_BYTES_MAX};
@@ -47,6 +48,7 @@ pub struct Tier {
     pub(crate) desired: Option<Desired>,
     pub(crate) policy: &'static dyn Policy,
     pub(crate) reporting: Reporting,
+    pub(crate) peers: PeerBooks,
     pub(crate) notes: Notes,
     effects: VecDeque<Effect>,
 }
@@ -84,6 +86,7 @@ impl Tier {
             desired: (!is_root).then(Desired::default),
             policy: BEST_FIT,
             reporting: Reporting::default(),
+            peers: PeerBooks::default(),
             notes: Notes::default(),
             effects: VecDeque::new(),
         };
@@ -214,7 +217,7 @@ impl Tier {
     /// When [`Tier::handle_timeout`] has something to do, on the clock of `mono_ms`.
     pub fn poll_timeout(&self) -> Option<u64> {
         let retries = self.instances.values().filter_map(|i| i.retry_at_ms).min();
-        [retries, self.reporting.due_ms()].into_iter().flatten().min()
+        [retries, self.reporting.due_ms(), self.peers.due_ms()].into_iter().flatten().min()
     }
 
     /// Takes a new or changed workload into the books and looks for a place.
@@ -296,6 +299,7 @@ impl Tier {
         }
         self.retell_children();
         self.welcome_children(now);
+        self.tell_peers(now);
         let mut notes = std::mem::take(&mut self.notes);
         self.report(&mut notes, now);
         if !notes.dirty.is_empty() {

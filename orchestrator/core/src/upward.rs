@@ -113,6 +113,9 @@ impl Tier {
     }
 
     pub(crate) fn hear_parent(&mut self, message: Down, now: Now) {
+        if let Down::Peers(peers) = message {
+            return self.hear_peers(peers);
+        }
         let Some(desired) = &mut self.desired else { return };
         if let Down::Welcome { epoch, .. } = message {
             return desired.welcome(epoch);
@@ -226,6 +229,7 @@ impl Tier {
         let list = |words: BTreeSet<&str>| {
             words.into_iter().take(SUMMARY_LIST_MAX).map(str::to_owned).collect()
         };
+        sum.echoes = self.peers.echoes();
         sum.architectures = list(architectures);
         sum.virtualizations = list(virtualizations);
         sum
