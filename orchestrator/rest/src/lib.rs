@@ -4,6 +4,12 @@
 //! same words. What only the root has, as applications and users, stays there.
 //!
 //! Rooms:
+//! - [`server`], [`body`]: HTTP within limits of number, size and time;
+//! - [`refusal`], [`problem`]: why something is not done, and how that is said;
 //! - [`lines`]: children and explanations, one JSON object a line, as tiers ask each other.
 
+pub mod body;
 pub mod lines;
+pub mod problem;
+pub mod refusal;
+pub mod server;

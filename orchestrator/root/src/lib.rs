@@ -26,11 +26,11 @@ pub mod auth;
 pub mod catalog;
 pub mod clock;
 pub mod config;
-pub mod refusal;
 pub mod rest;
 pub mod root;
 pub mod secret;
-pub mod server;
 pub mod shell;
 pub mod storage;
 pub mod view;
+
+pub use marram_rest::refusal;

@@ -5,6 +5,7 @@
 
 use crate::refusal::Refusal;
 use marram_protocol::id::{ApplicationId, InstanceId, ServiceId};
+use marram_protocol::reference;
 use marram_protocol::sla::{Microservice, service_spec};
 use marram_protocol::v1::Workload;
 use serde::{Deserialize, Serialize};
@@ -78,16 +79,24 @@ impl Service {
         serde_json::from_str(&self.document).map_err(|error| self.damaged(&error))
     }
 
-    /// What one instance is to run.
-    pub fn workload(&self, number: u32) -> Result<Workload, Refusal> {
+    /// What so many instances from a number on are to run.
+    pub fn workloads(&self, first: u32, count: usize) -> Result<Vec<Workload>, Refusal> {
         let service: Microservice =
             serde_json::from_str(&self.document).map_err(|error| self.damaged(&error))?;
-        Ok(Workload {
+        let (mut spec, job) = (service_spec(&service), self.job_name());
+        // Below the root nobody knows which application a short name is meant in.
+        reference::write_out(&mut spec.placement, &job);
+        let workloads = (first..=u32::MAX).take(count).map(|number| Workload {
             instance: InstanceId { service: self.id, number },
             revision: self.revision,
-            name: format!("{}.{number}", self.job_name()),
-            spec: service_spec(&service),
-        })
+            name: format!("{job}.{number}"),
+            spec: spec.clone(),
+        });
+        let workloads: Vec<Workload> = workloads.collect();
+        match workloads.len() == count {
+            true => Ok(workloads),
+            false => Err(Refusal::Conflict("all instance numbers are used".to_owned())),
+        }
     }
 
     fn damaged(&self, error: &serde_json::Error) -> Refusal {

@@ -53,10 +53,25 @@ fn what_is_made_is_there_after_a_restart_in_its_order() {
     assert_eq!(fields["x-unknown"], json!({"kept": [1, 2.5, null]}));
     assert!(!fields.contains_key("microserviceID") && !fields.contains_key("vcpus"));
     assert_eq!(first.job_name(), "shop.test.zeta.test");
-    let workload = first.workload(3).unwrap();
+    let workload = first.workloads(3, 1).unwrap().remove(0);
     assert_eq!(workload.name, "shop.test.zeta.test.3");
     assert_eq!(workload.spec.resources.memory_mib, 100);
     assert!(workload.spec.extra.contains("x-unknown"));
+}
+
+#[test]
+fn short_names_of_other_services_are_written_out() {
+    let mut document: serde_json::Value =
+        serde_json::from_slice(&document("shop", &["web"])).unwrap();
+    document["applications"][0]["microservices"][0]["marram"] =
+        json!({"placement": {"with": ["db", "db.other"], "apart_from": ["web"]}});
+    let draft = Draft::parse(document.to_string().as_bytes()).unwrap();
+    let (anna, mut catalog) = (Access::of("anna", false), Catalog::default());
+    catalog.create(&anna, draft, 0).unwrap();
+    let workloads = catalog.services(&anna).next().unwrap().workloads(0, 1).unwrap();
+    let placement = &workloads[0].spec.placement;
+    assert_eq!(placement.with, ["shop.test.db.test", "shop.test.db.other"]);
+    assert_eq!(placement.apart_from, ["shop.test.web.test"]);
 }
 
 #[test]

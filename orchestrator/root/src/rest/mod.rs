@@ -7,7 +7,6 @@
 //! differ in how they say it. What a path means is decided here: a slash at the end never
 //! matters, and no redirect is ever sent.
 
-mod body;
 pub mod oakestra;
 pub mod v1;
 
@@ -21,7 +20,7 @@ use axum::http::{HeaderMap, header};
 use axum::middleware::from_fn;
 use axum::response::{IntoResponse, Response};
 use axum::routing::MethodRouter;
-use std::net::IpAddr;
+use marram_rest::problem::Problem;
 use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
@@ -41,10 +40,6 @@ pub struct Rest {
     pub stopping: watch::Receiver<bool>,
     watchers: Arc<Semaphore>,
 }
-
-/// Who is at the other end of a connection.
-#[derive(Debug, Clone, Copy)]
-pub struct Peer(pub IpAddr);
 
 impl Rest {
     /// Over a running shell.
@@ -85,12 +80,6 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
     headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok())
 }
 
-/// Resolves when the root is asked to end.
-pub(crate) async fn stopped(mut stopping: watch::Receiver<bool>) {
-    // An error says that whoever would tell is gone, which means the same.
-    drop(stopping.wait_for(|stopping| *stopping).await);
-}
-
 async fn unknown_path(request: Request) -> Response {
     let path: String = request.uri().path().chars().take(200).collect();
     in_its_form(&request, Refusal::NotFound { what: "path", id: path })
@@ -105,6 +94,6 @@ fn in_its_form(request: &Request, refusal: Refusal) -> Response {
     if oakestra::is_ours(request.uri().path()) {
         oakestra::Error(refusal).into_response()
     } else {
-        v1::Problem::from(refusal).into_response()
+        Problem::from(refusal).into_response()
     }
 }

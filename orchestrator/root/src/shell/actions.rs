@@ -24,16 +24,16 @@ struct Step {
 
 impl Shell {
     pub(super) fn deploy(&mut self, access: &Access, id: ServiceId) -> Result<InstanceId, Refusal> {
-        let number = self.catalog.next_instance_number(id);
-        let workload = self.catalog.service(access, id)?.workload(number)?;
-        self.tier.check(&workload).map_err(|error| match error {
-            TierError::TooLarge(_) => Refusal::Invalid(error.to_string()),
-            TierError::TooMany | TierError::Exists(_) => Refusal::Conflict(error.to_string()),
-        })?;
+        let mut workloads = self.new_workloads(access, id, 1)?;
         self.catalog.take_instance_number(id)?;
-        let instance = workload.instance;
-        self.tier.handle(self.clock.now(), Input::Deploy(workload));
-        Ok(instance)
+        match workloads.pop() {
+            Some(workload) => {
+                let instance = workload.instance;
+                self.tier.handle(self.clock.now(), Input::Deploy(workload));
+                Ok(instance)
+            }
+            None => Err(Refusal::Internal("no instance was made".to_owned())),
+        }
     }
 
     pub(super) fn remove_instance(
@@ -187,7 +187,7 @@ impl Shell {
     }
 
     /// Instances of a service that are not being removed.
-    fn staying(&self, service: ServiceId) -> Vec<InstanceId> {
+    pub(super) fn staying(&self, service: ServiceId) -> Vec<InstanceId> {
         let stays = |id: &InstanceId| {
             self.tier.instances().get(id).is_some_and(|instance| !instance.is_removing())
         };

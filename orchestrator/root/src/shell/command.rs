@@ -3,8 +3,8 @@
 //! Reading is a function over a [`View`]; changing is one of a closed list of commands. The
 //! answer to a change comes when it is durable.
 
-use super::Change;
 use super::link::Link;
+use super::{Change, Scaled};
 use crate::auth::Access;
 use crate::catalog::{Catalog, Draft, DraftService};
 use crate::refusal::Refusal;
@@ -47,6 +47,7 @@ pub(super) enum Command {
     AddServices(Access, ApplicationId, Vec<DraftService>, Reply<Vec<ServiceId>>),
     Apply(Access, Draft, Reply<Vec<Applied>>),
     Deploy(Access, ServiceId, Reply<InstanceId>),
+    Scale(Access, ServiceId, usize, Reply<Scaled>),
     RemoveInstance(Access, InstanceId, Reply<()>),
     RemoveInstances(Access, ServiceId, Reply<()>),
     RemoveService(Access, ServiceId, Reply<()>),
@@ -150,6 +151,17 @@ impl Handle {
     /// Deploys one more instance of a service.
     pub async fn deploy(&self, access: Access, service: ServiceId) -> Result<InstanceId, Refusal> {
         self.ask(|reply| Command::Deploy(access, service, reply)).await
+    }
+
+    /// Has so many instances of a service: adds new ones, or removes those with the highest
+    /// numbers.
+    pub async fn scale(
+        &self,
+        access: Access,
+        service: ServiceId,
+        replicas: usize,
+    ) -> Result<Scaled, Refusal> {
+        self.ask(|reply| Command::Scale(access, service, replicas, reply)).await
     }
 
     /// Removes one instance.

@@ -21,11 +21,13 @@ mod child;
 mod command;
 mod inbox;
 mod link;
+mod scale;
 
 pub use child::serve_child;
 pub use command::{Applied, AppliedService, Handle, View};
 pub use inbox::Piece;
 pub use link::{Inlet, Link, Stream, collect, last_bytes, refusal};
+pub use scale::{SCALE_STEP_MAX, Scaled};
 
 use crate::catalog::Catalog;
 use crate::clock::Clock;
@@ -224,6 +226,10 @@ impl Shell {
             }
             Command::Deploy(access, id, reply) => {
                 let done = self.deploy(&access, id);
+                self.answer(done, reply)
+            }
+            Command::Scale(access, id, replicas, reply) => {
+                let done = self.scale(&access, id, replicas);
                 self.answer(done, reply)
             }
             Command::RemoveInstance(access, id, reply) => {

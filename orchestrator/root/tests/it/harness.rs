@@ -170,6 +170,13 @@ impl Client {
         reply(request.send(body.as_ref()))
     }
 
+    pub(crate) fn put(&self, path: &str, body: impl AsRef<[u8]>) -> Reply {
+        let request = self.agent.put(format!("{}{path}", self.base));
+        let request = request.header("Content-Type", "application/json");
+        let request = request.header("Authorization", format!("Bearer {}", self.token));
+        reply(request.send(body.as_ref()))
+    }
+
     /// Asks until the answer is as wanted.
     #[track_caller]
     pub(crate) fn until(&self, path: &str, wanted: impl Fn(&Reply) -> bool) -> Reply {

@@ -9,5 +9,6 @@ mod login;
 mod oakestra;
 mod program;
 mod restart;
+mod scale;
 mod streams;
 mod v1;

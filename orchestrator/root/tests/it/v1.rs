@@ -179,7 +179,7 @@ fn problems_name_every_wrong_field() {
     let (_dir, root) = start();
     let mut wrong: Value = serde_json::from_str(&document("shop", &["a"])).unwrap();
     wrong["applications"][0]["application_name"] = json!("no spaces");
-    wrong["applications"][0]["microservices"][0]["vcpus"] = json!(1.5);
+    wrong["applications"][0]["microservices"][0]["vcpus"] = json!(-1);
     let refused = root.admin.post("/api/v1/apply", wrong.to_string()).expect(422);
     assert_eq!(refused.content_type, "application/problem+json");
     let problem = refused.json();

@@ -1,6 +1,6 @@
 //! The calls of Oakestra's form, one function each.
 
-use super::super::{Peer, Rest, bearer, body};
+use super::super::{Rest, bearer};
 use super::answer::{
     Answer, Caller, Error, ServiceCaller, doubly_encoded, not_authenticated, object, raw,
 };
@@ -18,8 +18,11 @@ use axum::http::HeaderMap;
 use axum::response::Response;
 use marram_protocol::id::{ApplicationId, InstanceId, ServiceId};
 use marram_protocol::sla::SLA_BYTES_MAX;
+use marram_rest::body;
+use marram_rest::server::Peer;
 use serde::Deserialize;
 use serde_json::{Value, json};
+use std::net::{IpAddr, Ipv4Addr};
 
 /// A login: names and a password, with room for what else clients send along.
 const LOGIN_BYTES_MAX: usize = 4 * PASSWORD_BYTES_MAX;
@@ -51,6 +54,8 @@ pub(super) async fn login(
         }
     }
     let (now_ms, now_s) = (rest.clock.now().mono_ms, unix_s());
+    // It listens on TCP only.
+    let from = from.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
     let tokens = rest.auth.login(from, &login.username, &login.password, now_ms, now_s).await?;
     Ok(object(&json!({"refresh_token": tokens.refresh, "token": tokens.access})))
 }

@@ -1,8 +1,8 @@
 //! The calls of the clean form that answer at once.
 
-use super::super::{Rest, body};
+use super::super::Rest;
+use super::caller::Caller;
 use super::objects;
-use super::problem::{Answer, Caller, json_response, ok};
 use crate::catalog::Draft;
 use crate::refusal::Refusal;
 use crate::shell::{Applied, View};
@@ -13,12 +13,18 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use marram_protocol::id::{ApplicationId, ChildId, InstanceId, ServiceId};
 use marram_protocol::sla::SLA_BYTES_MAX;
+use marram_rest::body;
+use marram_rest::problem::{Answer, json_response, ok};
+use serde::Deserialize;
 use serde_json::{Value, json};
 use std::str::FromStr;
 use std::time::Duration;
 
 /// A root that takes longer for a look at its state is not ready.
 const READY_TIME_MAX: Duration = Duration::from_secs(2);
+
+/// `{"replicas": N}`, with room for how a client may write it.
+const SCALE_BODY_BYTES_MAX: usize = 1024;
 
 /// The process runs and answers.
 pub(super) async fn healthy() -> &'static str {
@@ -142,6 +148,35 @@ pub(super) async fn deploy(
 ) -> Answer {
     let instance = rest.handle.deploy(access, parse("service", &id)?).await?;
     Ok(accepted(&json!({"instance_id": instance.to_string()})))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Scale {
+    replicas: u32,
+}
+
+/// All at once: one transaction, and one change of desired state for each child.
+pub(super) async fn scale(
+    State(rest): State<Rest>,
+    Caller(access): Caller,
+    Path(id): Path<String>,
+    body: Body,
+) -> Answer {
+    let id: ServiceId = parse("service", &id)?;
+    let body = body::read(body, SCALE_BODY_BYTES_MAX).await?;
+    let Scale { replicas } = serde_json::from_slice(&body)
+        .map_err(|error| Refusal::BadRequest(format!("the body is no scale: {error}")))?;
+    let replicas = usize::try_from(replicas).unwrap_or(usize::MAX);
+    let scaled = rest.handle.scale(access, id, replicas).await?;
+    let texts = |ids: &[InstanceId]| ids.iter().map(ToString::to_string).collect::<Vec<_>>();
+    Ok(accepted(&json!({
+        "service_id": id,
+        "replicas": scaled.instances.len(),
+        "instances": texts(&scaled.instances),
+        "added": texts(&scaled.added),
+        "removed": texts(&scaled.removed),
+    })))
 }
 
 pub(super) async fn instances(State(rest): State<Rest>, Caller(access): Caller) -> Answer {

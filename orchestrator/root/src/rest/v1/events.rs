@@ -10,9 +10,9 @@
 //! A watcher that reads too slowly is not fed from an ever longer queue: it is told again
 //! what is there, and what of it is gone.
 
-use super::super::{Rest, stopped};
+use super::super::Rest;
+use super::caller::Caller;
 use super::objects;
-use super::problem::{Answer, Caller};
 use crate::auth::Access;
 use crate::refusal::Refusal;
 use crate::shell::{Change, View};
@@ -22,6 +22,8 @@ use axum::extract::State;
 use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use marram_protocol::id::InstanceId;
+use marram_rest::problem::Answer;
+use marram_rest::server::stopped;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::convert::Infallible;

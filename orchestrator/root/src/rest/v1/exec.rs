@@ -14,9 +14,9 @@
 //! the socket is not read, and TCP holds up the client; that it has gone shows then when a ping
 //! cannot be sent.
 
-use super::super::{Rest, stopped};
+use super::super::Rest;
+use super::caller::Caller;
 use super::calls::parse;
-use super::problem::{Answer, Caller, Problem};
 use crate::refusal::Refusal;
 use crate::shell::{Inlet, Piece, Stream};
 use axum::body::Bytes;
@@ -28,6 +28,8 @@ use marram_protocol::id::InstanceId;
 use marram_protocol::v1::{
     CHUNK_BYTES_MAX, ExitCause, Output, StreamEnd, StreamFault, StreamRequest,
 };
+use marram_rest::problem::{Answer, Problem};
+use marram_rest::server::stopped;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::time::Duration;

@@ -3,15 +3,17 @@
 //! The bytes stream from the node through the tiers into this response; how fast they are
 //! read decides how fast they are sent.
 
-use super::super::{Rest, stopped};
+use super::super::Rest;
+use super::caller::Caller;
 use super::calls::parse;
 use super::events::response;
-use super::problem::{Answer, Caller};
 use crate::shell::{Piece, Stream, refusal};
 use axum::body::{Body, Bytes};
 use axum::extract::{Path, Query, State};
 use marram_protocol::id::InstanceId;
 use marram_protocol::v1::{StreamEnd, StreamRequest};
+use marram_rest::problem::Answer;
+use marram_rest::server::stopped;
 use serde::Deserialize;
 use std::io;
 use std::time::Duration;

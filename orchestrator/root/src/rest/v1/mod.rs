@@ -2,19 +2,17 @@
 //!
 //! Plain JSON, ids as texts, times in Unix milliseconds, errors as `application/problem+json`.
 
+mod caller;
 mod calls;
 mod events;
 mod exec;
 mod logs;
 mod nodes;
 mod objects;
-mod problem;
-
-pub use problem::Problem;
 
 use super::{Rest, both};
 use axum::Router;
-use axum::routing::{get, post};
+use axum::routing::{get, post, put};
 
 /// All paths of this form.
 pub(super) fn routes() -> Router<Rest> {
@@ -28,6 +26,7 @@ pub(super) fn routes() -> Router<Rest> {
         ("/api/v1/services", get(calls::services)),
         ("/api/v1/services/{id}", get(calls::service).delete(calls::delete_service)),
         ("/api/v1/services/{id}/instances", post(calls::deploy)),
+        ("/api/v1/services/{id}/scale", put(calls::scale)),
         ("/api/v1/instances", get(calls::instances)),
         ("/api/v1/instances/{id}", get(calls::instance).delete(calls::delete_instance)),
         ("/api/v1/instances/{id}/logs", get(logs::logs)),

@@ -4,12 +4,13 @@
 //! Clusters are asked at once, and one that does not answer is named beside those that do.
 
 use super::super::Rest;
-use super::problem::{Answer, Caller, ok};
+use super::caller::Caller;
 use crate::refusal::Refusal;
 use crate::shell::{Link, collect};
 use axum::extract::{Path, State};
 use marram_protocol::id::ChildId;
 use marram_protocol::v1::StreamRequest;
+use marram_rest::problem::{Answer, ok};
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,17 +1,12 @@
-//! Errors as `application/problem+json` (RFC 9457), and the caller of a path.
+//! Errors as `application/problem+json` (RFC 9457), and answers as JSON.
 
-use super::super::{Rest, bearer};
-use crate::auth::{Access, TokenError};
-use crate::clock::unix_s;
 use crate::refusal::{Fault, Refusal};
-use axum::extract::FromRequestParts;
-use axum::http::request::Parts;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
 /// What a call answers.
-pub(super) type Answer = Result<Response, Problem>;
+pub type Answer = Result<Response, Problem>;
 
 /// An error as a client sees it.
 #[derive(Debug)]
@@ -40,9 +35,10 @@ impl From<Refusal> for Problem {
     }
 }
 
-impl From<TokenError> for Problem {
-    fn from(error: TokenError) -> Self {
-        Self { status: 401, detail: error.to_string(), faults: Vec::new(), retry_after_s: None }
+impl Problem {
+    /// The caller has shown no token that is taken.
+    pub fn unauthenticated(why: &str) -> Self {
+        Self { status: 401, detail: why.to_owned(), faults: Vec::new(), retry_after_s: None }
     }
 }
 
@@ -73,7 +69,7 @@ impl IntoResponse for Problem {
 }
 
 /// JSON.
-pub(super) fn json_response(status: StatusCode, value: &Value) -> Response {
+pub fn json_response(status: StatusCode, value: &Value) -> Response {
     let mut response = (status, value.to_string()).into_response();
     let json = HeaderValue::from_static("application/json");
     response.headers_mut().insert(header::CONTENT_TYPE, json);
@@ -81,18 +77,6 @@ pub(super) fn json_response(status: StatusCode, value: &Value) -> Response {
 }
 
 /// JSON with status 200.
-pub(super) fn ok(value: &Value) -> Response {
+pub fn ok(value: &Value) -> Response {
     json_response(StatusCode::OK, value)
-}
-
-/// Who calls.
-#[derive(Debug)]
-pub(super) struct Caller(pub(super) Access);
-
-impl FromRequestParts<Rest> for Caller {
-    type Rejection = Problem;
-
-    async fn from_request_parts(parts: &mut Parts, rest: &Rest) -> Result<Self, Problem> {
-        Ok(Self(rest.auth.access(bearer(&parts.headers), unix_s())?))
-    }
 }

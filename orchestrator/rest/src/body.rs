@@ -7,14 +7,14 @@ use tokio::time::Instant;
 use tokio_stream::StreamExt;
 
 /// From the head of a request to the end of its body.
-pub(super) const BODY_TIME_MAX: Duration = Duration::from_secs(30);
+pub const BODY_TIME_MAX: Duration = Duration::from_secs(30);
 
 /// A body that is too long is read up to here and thrown away, so that a client that sends
 /// all of it before it listens still hears why; beyond that it only finds a closed door.
 const DISCARD_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// The whole body, or why not.
-pub(super) async fn read(body: Body, bytes_max: usize) -> Result<Vec<u8>, Refusal> {
+pub async fn read(body: Body, bytes_max: usize) -> Result<Vec<u8>, Refusal> {
     let until = Instant::now() + BODY_TIME_MAX;
     let mut frames = body.into_data_stream();
     let mut taken = Vec::new();
