@@ -66,15 +66,17 @@ pub(crate) fn room<'a>(
 }
 
 fn lacks(wanted: Resources, free: Resources) -> String {
-    [
-        ("MiB of memory", wanted.memory_mib, free.memory_mib),
-        ("millicores", wanted.cpu_millicores, free.cpu_millicores),
-        ("GPUs", wanted.gpus, free.gpus),
-        ("MiB of disk", wanted.storage_mib, free.storage_mib),
-    ]
-    .into_iter()
-    .filter(|(_, wanted, free)| wanted > free)
-    .map(|(unit, wanted, free)| format!("{wanted} {unit} wanted, {free} free"))
-    .collect::<Vec<_>>()
-    .join(", ")
+    let units = [
+        "MiB of memory",
+        "millicores",
+        "GPUs",
+        "MiB of disk",
+        "MiB of GPU memory",
+        "kbit/s towards it",
+        "kbit/s from it",
+    ];
+    let amounts = wanted.amounts().into_iter().zip(free.amounts());
+    let lacking = units.into_iter().zip(amounts).filter(|(_, (wanted, free))| wanted > free);
+    let said = lacking.map(|(unit, (wanted, free))| format!("{wanted} {unit} wanted, {free} free"));
+    said.collect::<Vec<_>>().join(", ")
 }

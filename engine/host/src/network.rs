@@ -34,6 +34,8 @@ pub struct Interface {
     pub up: Option<bool>,
     /// Whether there is hardware behind it.
     pub physical: bool,
+    /// How fast its link is, where the driver knows.
+    pub speed_mbps: Option<u32>,
     /// Its addresses, in no order of importance.
     pub addresses: Vec<IpAddr>,
 }
@@ -61,6 +63,7 @@ pub(crate) fn interfaces(root: &Root) -> Vec<Interface> {
             mac: mac.filter(|mac| mac.len() == 17 && mac != "00:00:00:00:00:00"),
             up,
             physical: is_physical(root, &name),
+            speed_mbps: speed_mbps(root, &directory),
             addresses: index.and_then(|index| by_index.remove(&index)).unwrap_or_default(),
             name,
         });
@@ -68,6 +71,12 @@ pub(crate) fn interfaces(root: &Root) -> Vec<Interface> {
     interfaces.sort_by_key(|interface| (!interface.physical, interface.addresses.is_empty()));
     interfaces.truncate(INTERFACES_MAX);
     interfaces
+}
+
+/// The driver says -1, 0 or nothing where it does not know or has no link.
+fn speed_mbps(root: &Root, directory: &str) -> Option<u32> {
+    let speed = u32::try_from(root.number(format!("{directory}/speed"))?).ok()?;
+    (1..u32::MAX).contains(&speed).then_some(speed)
 }
 
 /// Whether there is hardware (or a hypervisor's idea of it) behind an interface.

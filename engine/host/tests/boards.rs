@@ -71,6 +71,8 @@ const PI: &str = r"
 /sys/class/net/wlan0/device/uevent = x
 /sys/class/net/wlan0/address = dc:a6:32:00:00:01\n
 /sys/class/net/wlan0/operstate = up\n
+/sys/class/net/wlan0/speed = -1\n
+/sys/class/net/veth1/speed = 10000\n
 /sys/class/net/veth1/address = dc:a6:32:00:00:02\n
 /sys/class/net/lo/address = 00:00:00:00:00:00\n
 /sys/class/drm/card0/device/uevent = DRIVER=vc4-drm\nOF_COMPATIBLE_0=brcm,bcm2711-vc5\n
@@ -113,6 +115,8 @@ fn a_raspberry_pi_with_its_memory_controller_off() {
     let names: Vec<_> = found.interfaces.iter().map(|i| (&*i.name, i.physical, i.up)).collect();
     assert_eq!(names, [("wlan0", true, Some(true)), ("veth1", false, None)]);
     assert_eq!(found.interfaces[0].mac.as_deref(), Some("dc:a6:32:00:00:01"));
+    let speeds: Vec<_> = found.interfaces.iter().map(|i| i.speed_mbps).collect();
+    assert_eq!(speeds, [None, Some(10_000)], "a wireless link has none");
 
     let sample = sampler.sample();
     assert_eq!(sample.temperature_max_millidegrees, Some(61_322));

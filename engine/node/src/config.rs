@@ -1,9 +1,10 @@
 //! The node's configuration: one TOML file, checked whole before anything starts.
 
+use marram_protocol::v1::SUMMARY_LIST_MAX;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::io::Read;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 /// Port of a cluster's MQTT endpoint unless the address names one.
@@ -11,6 +12,9 @@ const MQTT_PORT: u16 = 10003;
 
 /// Longest configuration file: some forty times what is written by hand.
 const CONFIG_BYTES_MAX: u64 = 64 * 1024;
+
+/// Bytes of a label or an addon's name, as clusters take them.
+const WORD_BYTES_MAX: usize = 64;
 
 /// Why a configuration is refused.
 #[derive(Debug, thiserror::Error)]
@@ -73,6 +77,19 @@ pub struct Config {
     pub location: String,
     /// Where host ports of this node answer, as clients shall see it.
     pub address: Option<String>,
+    /// What services may ask for by `labels`: `key` or `key=value`.
+    #[serde(default)]
+    pub labels: Vec<String>,
+    /// What is installed beside, as services may ask for by `addons`.
+    #[serde(default)]
+    pub addons: Vec<String>,
+    /// What may be promised of the way to this machine; that of its fastest link if absent.
+    pub bandwidth_in_kbps: Option<u32>,
+    /// And of the way from it.
+    pub bandwidth_out_kbps: Option<u32>,
+    /// Where the node is in the net.
+    #[serde(default)]
+    pub coordinates: Coordinates,
     /// What is kept back from workloads.
     #[serde(default)]
     pub reserved: Reserved,
@@ -82,6 +99,22 @@ pub struct Config {
     /// Containers.
     #[serde(default)]
     pub containerd: Containerd,
+}
+
+/// How the node finds out where it is in the net.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Coordinates {
+    /// Where echo requests of other nodes are answered, in UDP; nowhere if absent.
+    pub listen: Option<SocketAddr>,
+    /// Measure the way to nodes that answer.
+    pub probe: bool,
+}
+
+impl Default for Coordinates {
+    fn default() -> Self {
+        Self { listen: None, probe: true }
+    }
 }
 
 /// What the host keeps for itself.
@@ -231,7 +264,24 @@ impl Config {
                 return Err(ConfigError::Value { key, value, expected: "an absolute path" });
             }
         }
+        for (key, words) in [("labels", &self.labels), ("addons", &self.addons)] {
+            check_words(key, words)?;
+        }
+        let listen = self.coordinates.listen.filter(|listen| listen.ip().is_unspecified());
+        if let (Some(listen), None) = (listen, self.echo_ip()) {
+            return Err(ConfigError::Value {
+                key: "coordinates.listen",
+                value: listen.to_string(),
+                expected: "one address of this machine, or all of them and `address` names one",
+            });
+        }
         self.cluster_address().map(drop)
+    }
+
+    /// Where other nodes reach this one, if that is not where it listens.
+    pub fn echo_ip(&self) -> Option<IpAddr> {
+        self.coordinates.listen.filter(|listen| listen.ip().is_unspecified())?;
+        self.address.as_ref()?.parse().ok()
     }
 
     /// Host and port of the cluster's MQTT endpoint.
@@ -258,6 +308,32 @@ impl Config {
             ));
         }
         Ok((ip.to_owned(), port))
+    }
+}
+
+/// Labels and names of addons: short, few, and without what selectors give a meaning.
+fn check_words(key: &'static str, words: &[String]) -> Result<(), ConfigError> {
+    if words.len() > SUMMARY_LIST_MAX {
+        let expected = "at most 32 entries are told to the cluster";
+        return Err(ConfigError::Value { key, value: words.len().to_string(), expected });
+    }
+    let is_plain = |text: &str| {
+        let allowed = |c: char| c.is_ascii_alphanumeric() || "._-/:".contains(c);
+        !text.is_empty() && text.chars().all(allowed)
+    };
+    let is_right = |word: &&String| {
+        let (name, value) = word.split_once('=').unwrap_or((word, "-"));
+        let whole = key == "labels" || !word.contains('=');
+        word.len() <= WORD_BYTES_MAX && is_plain(name) && is_plain(value) && whole
+    };
+    match words.iter().find(|word| !is_right(word)) {
+        None => Ok(()),
+        Some(wrong) => Err(ConfigError::Value {
+            key,
+            value: wrong.clone(),
+            expected: "at most 64 letters, digits and any of `._-/:` are allowed, \
+                       in a label with one `=` between key and value",
+        }),
     }
 }
 
@@ -306,7 +382,9 @@ mod tests {
     fn a_full_file_is_read_as_it_is_written() {
         let config = parse(
             "state_dir = '/s'\nruntime_dir = '/r'\nname = 'pi'\naddress = '10.0.0.2'\n\
-             location = '48.1,11.6'\n\
+             location = '48.1,11.6'\nlabels = ['site=berlin', 'gpu']\naddons = ['overlay']\n\
+             bandwidth_out_kbps = 5000\n\
+             [coordinates]\nlisten = '0.0.0.0:10007'\n\
              [reserved]\nmemory_mib = 64\n\
              [native]\nallow_root = true\ndefault_user = 'svc'\nmount_roots = ['/srv']\n\
              [containerd]\nenabled = false\nnamespace = 'x'\ndevices = ['/dev/null']\n\
@@ -316,6 +394,8 @@ mod tests {
         .unwrap();
         assert_eq!((config.name.as_deref(), config.reserved.memory_mib), (Some("pi"), 64));
         assert!(config.native.enabled && config.native.allow_root && !config.containerd.enabled);
+        assert_eq!(config.echo_ip(), Some("10.0.0.2".parse().unwrap()));
+        assert_eq!((config.labels.len(), config.bandwidth_in_kbps), (2, None));
         assert_eq!(config.containerd.snapshotter, "overlayfs", "what is not said stays usual");
         let docker = &config.containerd.registries["docker.io"];
         let insecure: Vec<bool> = docker.mirrors.iter().map(|mirror| mirror.insecure).collect();
@@ -331,6 +411,13 @@ mod tests {
             ("[reserved]\nmemory_mib = -1", "memory_mib"),
             ("[reserved]\nmemory_mib = '1G'", "memory_mib"),
             ("cluster = 7", "cluster"),
+            ("labels = ['site=berlin', 'a,b']", "a,b"),
+            ("labels = ['site=']", "site="),
+            ("addons = ['a=b']", "a=b"),
+            ("bandwidth_in_kbps = -1", "bandwidth_in_kbps"),
+            ("[coordinates]\nlisten = 'here'", "listen"),
+            ("[coordinates]\nlisten = '0.0.0.0:7'", "address"),
+            ("[coordinates]\nlisten = '[::]:7'\n[reserved]", "coordinates.listen"),
             ("cluster = 'mqtt://127.0.0.1:70000'", "cluster"),
             ("state_dir = '/again'", "state_dir"),
         ] {

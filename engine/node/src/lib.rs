@@ -10,16 +10,18 @@
 //! - `streams`, `explain`: logs, exec, and what the node says of an instance;
 //! - `looks`: whether backends serve, and what they have;
 //! - `measure`: fingerprint and telemetry;
+//! - `echo`: where the node is in the net;
 //! - `disk`: when the ledger is written;
 //! - [`shell`]: the one task that owns the engine.
 //!
-//! Invariants: this process opens no port; its end, however it comes, ends no workload
+//! Invariants: this process opens no port but that for echo, if the operator names one; its end, however it comes, ends no workload
 //! unless a drain was asked for.
 
 mod backends;
 pub mod config;
 mod convert;
 mod disk;
+mod echo;
 mod explain;
 pub mod ledger;
 mod link;

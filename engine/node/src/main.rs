@@ -30,7 +30,7 @@ const SHUTDOWN_TIME_MAX: Duration = Duration::from_secs(2);
 
 /// Marram's node engine: runs workloads on this machine as its cluster desires.
 ///
-/// It opens no port. SIGTERM and SIGINT end it and leave workloads running; SIGUSR1 stops
+/// It opens no port unless `coordinates.listen` names one. SIGTERM and SIGINT end it and leave workloads running; SIGUSR1 stops
 /// all workloads first, as `marram-node drain` does.
 #[derive(Debug, Parser)]
 #[command(version)]

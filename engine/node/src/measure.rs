@@ -4,7 +4,7 @@ use crate::backends::Mounted;
 use crate::config::Config;
 use marram_backend_api::{Backend, Fingerprint, Health, Usage};
 use marram_engine_core::BackendFacts;
-use marram_host::{Root, Sample, Sampler};
+use marram_host::{Interface, Root, Sample, Sampler};
 use marram_protocol::id::InstanceId;
 use marram_protocol::v1::{Pressure, Resources, Summary, Telemetry, WorkloadUsage};
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,6 +20,10 @@ const FINGERPRINT_TIME_MAX: Duration = Duration::from_secs(10);
 const USAGE_TIME_MAX: Duration = Duration::from_secs(5);
 
 const MIB: u64 = 1024 * 1024;
+
+/// Taken for a machine whose links don't tell their speed, as wireless and most virtual ones:
+/// ten gigabits a second, so that nothing that services ask for is refused for not knowing.
+const UNKNOWN_LINK_KBPS: u32 = 10_000_000;
 
 /// A backend as it was seen last.
 #[derive(Debug)]
@@ -59,13 +63,16 @@ pub(crate) fn host(
 ) -> (Summary, Vec<(String, String)>) {
     let mib = |bytes: u64| u32::try_from(bytes / MIB).unwrap_or(u32::MAX);
     let reserved = config.reserved;
+    let link_kbps = link_kbps(&found.interfaces);
     let all = Resources {
         memory_mib: found.memory_total_bytes.map_or(0, mib),
         cpu_millicores: found.cpu.threads.unwrap_or(1).saturating_mul(1000),
         // A GPU can be promised once it can be handed over; until then there is none.
         gpus: 0,
         storage_mib: found.state_disk.map_or(0, |disk| mib(disk.total_bytes)),
-        ..Resources::default()
+        bandwidth_in_kbps: config.bandwidth_in_kbps.unwrap_or(link_kbps),
+        bandwidth_out_kbps: config.bandwidth_out_kbps.unwrap_or(link_kbps),
+        gpu_memory_mib: 0,
     };
     let capacity = all.minus(Resources {
         memory_mib: reserved.memory_mib,
@@ -82,6 +89,8 @@ pub(crate) fn host(
         architectures: vec![found.architecture.name.to_owned()],
         virtualizations: serves.into_iter().cloned().collect(),
         location: config.location.clone(),
+        labels: config.labels.clone(),
+        addons: config.addons.clone(),
         ..Summary::default()
     };
     let mut facts: Vec<(String, String)> =
@@ -91,6 +100,14 @@ pub(crate) fn host(
         facts.push((format!("backend_{name}"), describe(&seen.fingerprint)));
     }
     (summary, facts)
+}
+
+/// The fastest of the machine's links that are up.
+fn link_kbps(interfaces: &[Interface]) -> u32 {
+    let known = interfaces.iter().filter(|interface| interface.physical);
+    let known = known.filter(|interface| interface.up != Some(false));
+    let fastest = known.filter_map(|interface| interface.speed_mbps).max();
+    fastest.map_or(UNKNOWN_LINK_KBPS, |mbps| mbps.saturating_mul(1000))
 }
 
 /// Where host ports answer. Links are loopback only for now, and so is this unless the
@@ -210,4 +227,31 @@ impl Meter {
 /// The backends by name.
 pub(crate) fn by_name(mounted: &[Mounted]) -> BTreeMap<&'static str, Arc<dyn Backend>> {
     mounted.iter().map(|m| (m.backend.name(), Arc::clone(&m.backend))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_fastest_link_that_is_up_counts() {
+        let link = |speed_mbps, up, physical| Interface {
+            name: "eth0".into(),
+            mac: None,
+            up,
+            physical,
+            speed_mbps,
+            addresses: Vec::new(),
+        };
+        let links = [
+            link(Some(100), Some(true), true),
+            link(Some(1000), None, true),
+            link(Some(2500), Some(false), true),
+            link(Some(10_000), Some(true), false),
+            link(None, Some(true), true),
+        ];
+        assert_eq!(link_kbps(&links), 1_000_000);
+        assert_eq!(link_kbps(&links[4..]), UNKNOWN_LINK_KBPS);
+        assert_eq!(link_kbps(&[]), UNKNOWN_LINK_KBPS);
+    }
 }

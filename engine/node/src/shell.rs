@@ -8,6 +8,7 @@ use crate::backends::{Mounted, gather, mount};
 use crate::config::Config;
 use crate::convert;
 use crate::disk::{Disk, Kept};
+use crate::echo::Echo;
 use crate::explain;
 use crate::link::{Link, LinkEvent, Sender};
 use crate::looks::{Look, Looks};
@@ -64,6 +65,7 @@ enum Happened {
     Backend(&'static str, Event),
     Looked(Look),
     Tick,
+    Moved,
     Measured(Box<Meter>, Telemetry),
     Ordered,
     Due,
@@ -94,6 +96,7 @@ pub struct Shell {
     /// In a row.
     rejections: u32,
     streams: Streams,
+    echo: Echo,
     /// `None` while it takes a sample.
     meter: Option<Box<Meter>>,
     measuring: JoinSet<(Box<Meter>, Telemetry)>,
@@ -151,6 +154,7 @@ impl Shell {
             measuring: JoinSet::new(),
             streams: Streams::new(sender.clone()),
             looks: Looks::new(&backends),
+            echo: Echo::start(&config, node, &mut background),
             config,
             engine,
             disk,
@@ -216,6 +220,7 @@ impl Shell {
                 Some((name, event)) = self.events.recv() => Happened::Backend(name, event),
                 look = self.looks.next() => Happened::Looked(look.context("a look broke")?),
                 () = self.streams.ended() => continue,
+                () = self.echo.changed() => Happened::Moved,
                 _ = samples.tick(), if self.linked => Happened::Tick,
                 Some(measured) = self.measuring.join_next() => {
                     let (meter, sample) = measured.context("taking a sample broke")?;
@@ -245,6 +250,7 @@ impl Shell {
             Happened::Backend(name, event) => self.backend_event(name, event),
             Happened::Looked(look) => self.looked(look),
             Happened::Tick => self.tick(),
+            Happened::Moved => self.tell_host(),
             Happened::Measured(meter, sample) => {
                 self.meter = Some(meter);
                 self.handle(Input::Telemetry(sample));
@@ -296,6 +302,7 @@ impl Shell {
                 self.handle(Input::LinkDown);
             }
             LinkEvent::Desired(Down::Rejected { reason }) => self.rejected(&reason),
+            LinkEvent::Desired(Down::Peers(peers)) => self.echo.meet(peers),
             LinkEvent::Desired(message) => {
                 if let Down::Welcome { .. } = message {
                     self.rejections = 0;
@@ -357,14 +364,16 @@ impl Shell {
         let facts = look.seen.facts.clone();
         self.seen.insert(look.name, look.seen);
         self.handle(Input::Backend { facts, found: look.found });
-        if self.seen.len() == self.backends.len() {
-            self.tell_host();
-        }
+        self.tell_host();
     }
 
-    /// All backends were looked at: the node knows what it is.
+    /// Once all backends were looked at, the node knows what it is.
     fn tell_host(&mut self) {
-        let (summary, facts) = measure::host(&self.config, &self.host, &self.seen);
+        if self.seen.len() < self.backends.len() {
+            return;
+        }
+        let (mut summary, facts) = measure::host(&self.config, &self.host, &self.seen);
+        self.echo.describe(&mut summary);
         self.handle(Input::Host { summary, facts });
         let Some(path) = self.ready_file.take() else { return };
         // Written aside and renamed, so that who waits for it never reads half of it.

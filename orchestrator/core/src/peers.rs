@@ -20,7 +20,8 @@ use crate::tier::Tier;
 use crate::{Effect, Now};
 use marram_protocol::id::ChildId;
 use marram_protocol::v1::{Down, ECHOES_MAX, EchoKey, PEERS_MAX, Peer, Peers};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
+use std::collections::btree_map::{BTreeMap, Entry};
 
 /// Of a child's peers, so many are from beyond this tier where the parent has named any.
 const FAR_MAX: usize = 2;
@@ -67,8 +68,8 @@ impl PeerBooks {
         for peer in bounded_echoes(echoes) {
             let place = (scatter(&peer.id, 0), peer.id);
             // Named by two children, it is the first one's.
-            if !self.ring.contains_key(&place) {
-                self.ring.insert(place, (child, peer));
+            if let Entry::Vacant(free) = self.ring.entry(place) {
+                free.insert((child, peer));
                 self.places.entry(child).or_default().push(place);
             }
         }
