@@ -6,8 +6,8 @@ use marram_protocol::CLUSTER_INSTANCES_MAX;
 use marram_protocol::id::{ChildId, InstanceId};
 use marram_protocol::port::Transport;
 use marram_protocol::v1::{
-    ChildKind, ECHOES_MAX, Hello, InstanceStatus, RESOURCE_KINDS, Resources, SUMMARY_LIST_MAX,
-    Summary, Telemetry,
+    ChildKind, ECHOES_MAX, Generation, Hello, InstanceStatus, RESOURCE_KINDS, Resources,
+    SUMMARY_LIST_MAX, Summary, Telemetry,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -45,6 +45,18 @@ pub struct Child {
     ports: BTreeMap<(Transport, u16), u32>,
     /// Alive there and not placed there by this tier: known from an earlier life.
     pub(crate) strays: BTreeSet<InstanceId>,
+    /// Takes nothing new, by an operator's wish.
+    pub(crate) cordoned: bool,
+    /// What is placed there is moved away, by an operator's wish.
+    pub(crate) draining: bool,
+    /// Since when what runs there is not known; `None` while it is.
+    pub(crate) silent_since_ms: Option<u64>,
+    /// When something placed there is given up, at the earliest.
+    pub(crate) loss_due_ms: Option<u64>,
+    /// When it is forgotten.
+    pub(crate) forget_due_ms: Option<u64>,
+    /// Taken over from it while it was silent.
+    pub(crate) surplus: BTreeSet<InstanceId>,
 }
 
 /// What placement looks at, gathered: it looks at every child.
@@ -101,6 +113,8 @@ impl Reserved {
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Link {
     pub(crate) incarnation: u64,
+    /// The desired state that it came with.
+    pub(crate) held: Generation,
     pub(crate) version: String,
     pub(crate) summary: Summary,
     pub(crate) facts: BTreeMap<String, String>,
@@ -123,6 +137,7 @@ impl Link {
             .collect();
         Self {
             incarnation: hello.incarnation,
+            held: hello.generation,
             version: clip(&hello.version),
             summary: bounded(hello.summary),
             facts,
@@ -156,12 +171,19 @@ impl Child {
             placed: BTreeSet::new(),
             ports: BTreeMap::new(),
             strays: BTreeSet::new(),
+            cordoned: false,
+            draining: false,
+            silent_since_ms: None,
+            loss_due_ms: None,
+            forget_due_ms: None,
+            surplus: BTreeSet::new(),
         }
     }
 
     /// Notes what the child offers now, for placement.
     pub(crate) fn note_offer(&mut self, abilities: &mut Abilities) {
         let link = self.link.as_ref().filter(|link| link.complete);
+        let link = link.filter(|link| !self.cordoned && !link.summary.cordoned);
         self.offer = link.map(|link| Offer {
             capacity: link.summary.capacity,
             slot: self.slot(&link.summary),
@@ -283,6 +305,21 @@ impl Child {
         if self.strays.len() < STRAYS_MAX {
             self.strays.insert(id);
         }
+    }
+
+    /// Takes nothing new: an operator's wish, here or of the child's own.
+    pub fn is_cordoned(&self) -> bool {
+        self.cordoned || self.summary().is_some_and(|summary| summary.cordoned)
+    }
+
+    /// What is placed there is moved away.
+    pub fn is_draining(&self) -> bool {
+        self.draining
+    }
+
+    /// Whether nothing is lost if it is forgotten.
+    pub(crate) fn is_forgettable(&self) -> bool {
+        self.link.is_none() && self.placed.is_empty() && !self.cordoned
     }
 
     /// Number of instances placed there.

@@ -27,6 +27,9 @@ const RETRIES_MAX: usize = 64;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Misfit {
     Silent,
+    Cordoned,
+    /// It is where a place is looked for against.
+    There,
     Refused,
     Name,
     Virtualization,
@@ -40,8 +43,8 @@ impl Tier {
     /// Looks for places, on children that can do more than before, for all that wait for one.
     /// On other children nothing has changed since they were looked at.
     pub(crate) fn place_waiting(&mut self, children: &BTreeSet<ChildId>, now: Now) {
-        let waits = |(id, i): (&InstanceId, &Instance)| i.waits().then_some(*id);
-        let waiting: Vec<InstanceId> = self.instances.iter().filter_map(waits).collect();
+        let seeks = |(id, i): (&InstanceId, &Instance)| i.seeks().then_some(*id);
+        let waiting: Vec<InstanceId> = self.instances.iter().filter_map(seeks).collect();
         for (index, id) in waiting.into_iter().enumerate() {
             let Some(instance) = self.instances.get(&id) else { continue };
             let changed = children.iter().filter_map(|child| self.children.get(child));
@@ -49,7 +52,9 @@ impl Tier {
                 Some(child) => self.place_on(id, child, now),
                 None if index < EXPLAINED_MAX => {
                     let why = self.explain(id);
-                    if self.instances.get(&id).is_some_and(|i| i.status.detail != why) {
+                    if instance_is_lost(self, id) {
+                        self.stay_lost(id, &why);
+                    } else if self.instances.get(&id).is_some_and(|i| i.status.detail != why) {
                         self.set_state(id, InstanceState::Unplaceable, &why, now);
                     }
                 }
@@ -81,7 +86,7 @@ impl Tier {
     /// Chooses a child and tells it, or says why not.
     pub(crate) fn place(&mut self, id: InstanceId, now: Now) {
         let Some(instance) = self.instances.get(&id) else { return };
-        if instance.placed.is_some() || instance.removing {
+        if (instance.placed.is_some() && instance.lost.is_none()) || instance.removing {
             return;
         }
         match self.choose(id, instance, self.children.values()) {
@@ -92,11 +97,12 @@ impl Tier {
 
     fn place_on(&mut self, id: InstanceId, child: ChildId, now: Now) {
         let kind = self.children.get(&child).map_or(ChildKind::Node, |c| c.kind);
+        let why = self.leave_lost(id);
         self.account(id, |instance| {
             instance.placed = Some(child);
             instance.handed_back = false;
             instance.retry_at_ms = None;
-            instance.set_state(scheduled(kind), "", now);
+            instance.set_state(scheduled(kind), &why, now);
         });
         self.notes.dirty.insert(Key::Instance(id));
         self.notes.changed.insert(id);
@@ -107,8 +113,10 @@ impl Tier {
     pub(crate) fn refused(&mut self, id: InstanceId, by: ChildId, reason: &str, now: Now) {
         self.account(id, |instance| {
             instance.placed = None;
+            instance.lost = None;
             instance.note_refusal(by, reason);
         });
+        self.fall_back(id);
         self.notes.wake.insert(by);
         self.notes.dirty.insert(Key::Instance(id));
         self.notes.retold.entry(by).or_default().insert(id);
@@ -144,7 +152,8 @@ impl Tier {
     /// A root waits and tries again; a cluster hands the instance back to its parent, and
     /// waits only while there is no parent to hand it to.
     fn unplaceable(&mut self, id: InstanceId, now: Now) {
-        let handed_back = self.reporting.is_up();
+        let is_lost = instance_is_lost(self, id);
+        let handed_back = self.reporting.is_up() && !is_lost;
         let state = if handed_back { InstanceState::Refused } else { InstanceState::Unplaceable };
         let why = self.explain(id);
         let known = self.instances.get(&id).is_some_and(|i| i.handed_back == handed_back);
@@ -157,8 +166,13 @@ impl Tier {
                 RETRY_FIRST_MS.saturating_mul(1 << instance.retries.min(6)).min(RETRY_MAX_MS);
             instance.retries = instance.retries.saturating_add(1);
             instance.retry_at_ms = (!handed_back).then_some(now.mono_ms.saturating_add(wait));
-            instance.set_state(state, &why, now);
+            if !is_lost {
+                instance.set_state(state, &why, now);
+            }
         });
+        if is_lost {
+            return self.stay_lost(id, &why);
+        }
         self.notes.changed.insert(id);
     }
 
@@ -188,6 +202,8 @@ impl Tier {
     fn reason(&self, child: &Child, instance: &Instance) -> String {
         let spec = &instance.workload.spec;
         match misfit(child, instance) {
+            Some(Misfit::Cordoned) => "cordoned".into(),
+            Some(Misfit::There) => "it is there".into(),
             Some(Misfit::Silent) if child.is_connected() => "has not told what it runs".into(),
             Some(Misfit::Silent) => "not connected".into(),
             Some(Misfit::Refused) => {
@@ -230,6 +246,7 @@ impl<'a> Sieve<'a> {
         let offer = child.offer.as_ref()?;
         let candidate = candidate(offer, child);
         let passes = marram_placement::fits(demand, &candidate)
+            && self.instance.placed != Some(child.id)
             && self.is_able(&offer.ability)
             && !self.instance.tried.contains_key(&child.id)
             && is_allowed(child, self.instance)
@@ -250,11 +267,22 @@ impl<'a> Sieve<'a> {
     }
 }
 
+/// Whether it has a place, and looks for another since that one is lost.
+fn instance_is_lost(tier: &Tier, id: InstanceId) -> bool {
+    tier.instances.get(&id).is_some_and(|instance| instance.lost.is_some())
+}
+
 /// Why a child is no candidate, what says most first; `None` if it is one.
 fn misfit(child: &Child, instance: &Instance) -> Option<Misfit> {
     let spec = &instance.workload.spec;
     // Before it has told what runs there, it may hold this very instance.
-    let Some(offer) = &child.offer else { return Some(Misfit::Silent) };
+    let Some(offer) = &child.offer else {
+        let known = child.link.as_ref().is_some_and(|link| link.complete);
+        return Some(if known { Misfit::Cordoned } else { Misfit::Silent });
+    };
+    if instance.placed == Some(child.id) {
+        return Some(Misfit::There);
+    }
     if instance.tried.contains_key(&child.id) {
         return Some(Misfit::Refused);
     }

@@ -36,6 +36,7 @@ impl Tier {
             Up::Fetch { generation, instances } => self.fetch(id, generation, &instances),
             Up::Summary(summary) => self.summary(id, summary),
             Up::Telemetry(telemetry) => self.telemetry(id, telemetry, now),
+            Up::Operated { operation, end } => self.operated(id, operation, end),
             // Presence is told by the hello that follows; streams are the shell's.
             Up::Presence { online: true, .. }
             | Up::StreamData { .. }
@@ -43,14 +44,13 @@ impl Tier {
             | Up::StreamCredit { .. }
             | Up::Claim(_)
             | Up::Clusters { .. }
-            | Up::Operated { .. }
             | Up::Missed { .. } => {}
         }
     }
 
     /// Whether this tier knows what it desires. A cluster with an empty disk does not, and
     /// must not tell its nodes to stop everything before its parent has spoken.
-    fn is_established(&self) -> bool {
+    pub(crate) fn is_established(&self) -> bool {
         self.desired.as_ref().is_none_or(|d| d.generation() != Generation::default())
     }
 
@@ -63,7 +63,9 @@ impl Tier {
         }
         if unknown {
             let name = self.free_name(&hello.name);
-            self.children.insert(id, Child::new(id, name, hello.kind));
+            let mut child = Child::new(id, name, hello.kind);
+            child.number = self.first_generation().number;
+            self.children.insert(id, child);
             self.notes.dirty.insert(Key::Child(id));
         }
         let held = hello.generation;
@@ -75,7 +77,8 @@ impl Tier {
         // Work is given to it once it has told what it runs.
         self.forget_refusals(id);
         self.note_echoes(id, true);
-        if self.is_established() {
+        self.fall_silent(id, now);
+        if self.is_established() && !self.awaits_surplus(id) {
             self.notes.welcomes.insert(id, held);
         }
     }
@@ -133,6 +136,8 @@ impl Tier {
         self.notes.changed.extend(&child.placed);
         self.reporting.summary_stale = true;
         self.forget_echoes(id);
+        self.fall_silent(id, now);
+        self.fail_operations(id);
     }
 
     fn summary(&mut self, id: ChildId, summary: Summary) {
@@ -208,7 +213,10 @@ impl Tier {
     fn one_observed(&mut self, by: ChildId, held: Option<u64>, status: InstanceStatus, now: Now) {
         let id = status.instance;
         let Some(instance) = self.instances.get(&id).filter(|i| i.placed == Some(by)) else {
-            return self.stray(by, held.is_none(), &status);
+            if !self.take_back(by, &status) {
+                self.stray(by, held.is_none(), &status);
+            }
+            return;
         };
         if held.unwrap_or_default() < instance.told {
             return;
@@ -233,10 +241,12 @@ impl Tier {
                 self.account(id, |instance| {
                     if took_hold(state) {
                         instance.retries = 0;
+                        instance.lost_with = None;
                     }
                     instance.status = status;
                 });
                 self.notes.changed.insert(id);
+                self.judge_lost(by, id, now);
             }
         }
     }
@@ -252,7 +262,7 @@ impl Tier {
             return;
         }
         child.note_stray(id);
-        if self.instances.get(&id).is_some_and(Instance::waits) {
+        if self.instances.get(&id).is_some_and(Instance::seeks) {
             self.notes.wake.insert(by);
         }
     }
@@ -273,6 +283,7 @@ impl Tier {
                 self.gone(instance, now);
             }
         }
+        self.returned(id);
     }
 
     fn desired_of(&self, id: ChildId) -> impl Iterator<Item = &Instance> {

@@ -30,6 +30,11 @@ pub struct Instance {
     /// When to look for a place again, and how often that was in vain.
     pub(crate) retry_at_ms: Option<u64>,
     pub(crate) retries: u32,
+    /// The child it is placed on is silent for too long, or has lost it itself: why nobody else
+    /// takes it, once that is known.
+    pub(crate) lost: Option<String>,
+    /// The child that it was taken over from, until it runs elsewhere or that child returns.
+    pub(crate) lost_with: Option<ChildId>,
 }
 
 impl Instance {
@@ -47,6 +52,8 @@ impl Instance {
             handed_back: false,
             retry_at_ms: None,
             retries: 0,
+            lost: None,
+            lost_with: None,
         }
     }
 
@@ -71,6 +78,18 @@ impl Instance {
     /// Whether it has no place and waits for one.
     pub(crate) fn waits(&self) -> bool {
         self.placed.is_none() && self.retry_at_ms.is_some()
+    }
+
+    /// Whether a place is looked for, though it may have one that is lost.
+    pub(crate) fn seeks(&self) -> bool {
+        self.retry_at_ms.is_some()
+    }
+
+    /// The child it is placed on is there, and no other place is looked for.
+    pub(crate) fn found(&mut self) {
+        self.lost = None;
+        self.retry_at_ms = None;
+        self.retries = 0;
     }
 
     /// Whether resources of the child it is placed on are held for it.

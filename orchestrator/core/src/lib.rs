@@ -26,6 +26,8 @@ mod child;
 mod choose;
 mod downward;
 mod instance;
+mod loss;
+mod operate;
 mod peers;
 mod records;
 mod tier;
@@ -33,11 +35,12 @@ mod upward;
 
 pub use child::Child;
 pub use instance::Instance;
+pub use loss::{FORGET_MS, GRACE_MS};
 pub use records::RecordError;
 pub use tier::{Tier, TierError};
 
 use marram_protocol::id::{ChildId, InstanceId};
-use marram_protocol::v1::{Down, Up, Workload};
+use marram_protocol::v1::{Down, OperationEnd, OperationId, Up, Verb, Workload};
 
 /// Children of one tier: design limit of a cluster's nodes.
 pub const CHILDREN_MAX: usize = 10_000;
@@ -62,6 +65,27 @@ pub enum Input {
     Deploy(Workload),
     /// An operator wants it gone. Unknown ones are gone already.
     Remove(InstanceId),
+    /// An operator wants some and wants others gone, as scaling does: one write, and one
+    /// change for each child. Those that exist become what is wanted now; new ones that
+    /// [`Tier::check`] does not let pass are left out.
+    Apply {
+        /// New or other.
+        upserts: Vec<Workload>,
+        /// To be gone.
+        removes: Vec<InstanceId>,
+    },
+    /// An operator wants something of a cluster: this tier or one below it. Answered by
+    /// [`Effect::Operated`].
+    Operate {
+        /// For the answer; the owner's own number.
+        operation: OperationId,
+        /// The cluster that has to do it.
+        cluster: ChildId,
+        /// Which child of that cluster, by name or id; the cluster as a whole if absent.
+        child: Option<String>,
+        /// What.
+        verb: Verb,
+    },
     /// The connection to the parent is up: say hello.
     ParentUp,
     /// It is down.
@@ -87,6 +111,13 @@ pub enum Effect {
     ToParent(Up),
     /// An instance is other than before, or gone: tell who watches.
     Changed(InstanceId),
+    /// How [`Input::Operate`] went.
+    Operated {
+        /// As in the input.
+        operation: OperationId,
+        /// How.
+        end: OperationEnd,
+    },
 }
 
 /// What a tier is, for itself and towards its parent.

@@ -13,7 +13,7 @@ use marram_protocol::v1::{ChildKind, Generation, Workload};
 use serde::{Deserialize, Serialize};
 
 /// Layout of all values.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 /// Why what was on disk cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -44,6 +44,8 @@ pub enum RecordError {
 pub(crate) enum Key {
     /// The tier's epoch.
     Epoch,
+    /// What else the tier knows of itself.
+    Tier,
     /// What is held of the parent's desired state.
     Parent,
     /// A child.
@@ -56,9 +58,16 @@ pub(crate) enum Key {
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Record {
     Epoch(u64),
+    Tier(TierRecord),
     Parent(Generation),
     Child(ChildRecord),
     Instance(Box<InstanceRecord>),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub(crate) struct TierRecord {
+    pub(crate) cordoned: bool,
+    pub(crate) first_number: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -66,6 +75,8 @@ pub(crate) struct ChildRecord {
     pub(crate) name: String,
     pub(crate) kind: ChildKind,
     pub(crate) number: u64,
+    pub(crate) cordoned: bool,
+    pub(crate) draining: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -80,6 +91,7 @@ impl Key {
     pub(crate) fn encode(self) -> Vec<u8> {
         match self {
             Self::Epoch => b"e".to_vec(),
+            Self::Tier => b"t".to_vec(),
             Self::Parent => b"p".to_vec(),
             Self::Child(id) => [b"c".as_slice(), &id.0].concat(),
             Self::Instance(id) => {
@@ -92,6 +104,7 @@ impl Key {
         let bad = || RecordError::Key(bytes.to_vec());
         match bytes.split_first() {
             Some((b'e', [])) => Ok(Self::Epoch),
+            Some((b't', [])) => Ok(Self::Tier),
             Some((b'p', [])) => Ok(Self::Parent),
             Some((b'c', id)) => Ok(Self::Child(ChildId(id.try_into().map_err(|_| bad())?))),
             Some((b'i', rest)) => {
@@ -110,7 +123,13 @@ impl Key {
 
 impl From<&Child> for ChildRecord {
     fn from(child: &Child) -> Self {
-        Self { name: child.name.clone(), kind: child.kind, number: child.number }
+        Self {
+            name: child.name.clone(),
+            kind: child.kind,
+            number: child.number,
+            cordoned: child.cordoned,
+            draining: child.draining,
+        }
     }
 }
 
@@ -139,6 +158,7 @@ pub(crate) fn decode(key: &[u8], value: &[u8]) -> Result<(Key, Record), RecordEr
     };
     let record = match name {
         Key::Epoch => whole(body).map(Record::Epoch),
+        Key::Tier => whole(body).map(Record::Tier),
         Key::Parent => whole(body).map(Record::Parent),
         Key::Child(_) => whole(body).map(Record::Child),
         Key::Instance(_) => whole(body).map(Record::Instance),

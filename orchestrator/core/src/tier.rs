@@ -5,8 +5,10 @@
 
 use crate::child::{Abilities, Child};
 use crate::instance::Instance;
+use crate::loss::Losses;
+use crate::operate::{Asker, Operations};
 use crate::peers::PeerBooks;
-use crate::records::{self, ChildRecord, InstanceRecord, Key, Record};
+use crate::records::{self, ChildRecord, InstanceRecord, Key, Record, TierRecord};
 use crate::upward::Reporting;
 use crate::{Effect, Identity, Input, Now, RecordError, WORKLOAD_BYTES_MAX};
 use marram_placement::{BEST_FIT, Policy};
@@ -49,6 +51,12 @@ pub struct Tier {
     pub(crate) policy: &'static dyn Policy,
     pub(crate) reporting: Reporting,
     pub(crate) peers: PeerBooks,
+    pub(crate) losses: Losses,
+    pub(crate) operations: Operations,
+    /// It takes nothing new, by an operator's wish.
+    pub(crate) cordoned: bool,
+    /// Generation that a new child begins with.
+    pub(crate) first_number: u64,
     pub(crate) notes: Notes,
     effects: VecDeque<Effect>,
 }
@@ -78,6 +86,10 @@ impl Tier {
     /// A tier with an empty disk. A root has no parent. `epoch` is drawn at random, not 0.
     pub fn new(identity: Identity, is_root: bool, epoch: u64) -> Self {
         let mut tier = Self {
+            losses: Losses::default(),
+            operations: Operations::new(identity.incarnation),
+            cordoned: false,
+            first_number: 0,
             identity,
             epoch,
             children: BTreeMap::new(),
@@ -104,6 +116,7 @@ impl Tier {
         now: Now,
     ) -> Result<Self, RecordError> {
         let mut tier = Self::new(identity, is_root, new_epoch);
+        tier.losses.start(now);
         let mut generation = Generation::default();
         for (key, value) in records {
             match records::decode(&key, &value)? {
@@ -112,11 +125,14 @@ impl Tier {
                     tier.effects.clear();
                 }
                 (_, Record::Parent(held)) => generation = held,
-                (Key::Child(id), Record::Child(record)) => tier.restore_child(id, record),
+                (_, Record::Tier(record)) => {
+                    (tier.cordoned, tier.first_number) = (record.cordoned, record.first_number);
+                }
+                (Key::Child(id), Record::Child(record)) => tier.restore_child(id, record, now),
                 (Key::Instance(id), Record::Instance(record)) => {
                     tier.restore_instance(id, *record, now);
                 }
-                (Key::Epoch | Key::Parent | Key::Child(_) | Key::Instance(_), _) => {
+                (Key::Epoch | Key::Tier | Key::Parent | Key::Child(_) | Key::Instance(_), _) => {
                     return Err(RecordError::Key(key));
                 }
             }
@@ -125,9 +141,12 @@ impl Tier {
         Ok(tier)
     }
 
-    fn restore_child(&mut self, id: ChildId, record: ChildRecord) {
+    fn restore_child(&mut self, id: ChildId, record: ChildRecord, now: Now) {
         let mut child = Child::new(id, record.name, record.kind);
         child.number = record.number;
+        child.cordoned = record.cordoned;
+        child.draining = record.draining;
+        child.silent_since_ms = Some(now.mono_ms);
         self.children.insert(id, child);
     }
 
@@ -157,13 +176,15 @@ impl Tier {
                     child.hold(instance);
                 }
                 None if instance.placed.is_some() => {
-                    // Not reached with records of one tier: children are never deleted.
+                    // Not reached with records of one tier: with a child that is forgotten all
+                    // that was placed there gets another record in the same write.
                     instance.placed = None;
                     instance.retry_at_ms = Some(now.mono_ms);
                 }
                 None => {}
             }
         }
+        self.children.keys().copied().collect::<Vec<_>>().into_iter().for_each(|c| self.watch(c));
         if let Some(desired) = &mut self.desired {
             let wanted = self.instances.values().filter(|i| !i.removing);
             *desired = Desired::restore(generation, wanted.map(|i| i.workload.clone()).collect());
@@ -187,6 +208,7 @@ impl Tier {
 
     /// Takes an input.
     pub fn handle(&mut self, now: Now, input: Input) {
+        self.tick(now);
         match input {
             Input::Deploy(workload) => {
                 if self.check(&workload).is_ok() {
@@ -194,6 +216,10 @@ impl Tier {
                 }
             }
             Input::Remove(instance) => self.remove(instance, now),
+            Input::Apply { upserts, removes } => self.apply(upserts, &removes, now),
+            Input::Operate { operation, cluster, child, verb } => {
+                self.operate(Asker::Owner(operation), cluster, child, verb, now);
+            }
             Input::ParentUp => self.parent_up(now),
             Input::ParentGone => self.parent_gone(),
             Input::Parent(message) => self.hear_parent(message, now),
@@ -205,6 +231,9 @@ impl Tier {
 
     /// Does what is due. Called early it does nothing.
     pub fn handle_timeout(&mut self, now: Now) {
+        self.tick(now);
+        self.lose_due(now);
+        self.expire_operations(now);
         self.retry_due(now);
         self.flush(now);
     }
@@ -217,7 +246,20 @@ impl Tier {
     /// When [`Tier::handle_timeout`] has something to do, on the clock of `mono_ms`.
     pub fn poll_timeout(&self) -> Option<u64> {
         let retries = self.instances.values().filter_map(|i| i.retry_at_ms).min();
-        [retries, self.reporting.due_ms(), self.peers.due_ms()].into_iter().flatten().min()
+        let own = [self.losses.due_ms(), self.operations.due_ms(), self.peers.due_ms()];
+        let due = [retries, self.reporting.due_ms()].into_iter().chain(own);
+        due.flatten().min()
+    }
+
+    fn apply(&mut self, upserts: Vec<Workload>, removes: &[InstanceId], now: Now) {
+        // First, since what goes makes room in the number of instances.
+        removes.iter().for_each(|instance| self.remove(*instance, now));
+        for workload in upserts {
+            match self.check(&workload) {
+                Ok(()) | Err(TierError::Exists(_)) => self.add(workload, now),
+                Err(TierError::TooLarge(_) | TierError::TooMany) => {}
+            }
+        }
     }
 
     /// Takes a new or changed workload into the books and looks for a place.
@@ -254,7 +296,8 @@ impl Tier {
         let Some(instance) = self.instances.get_mut(&id) else { return };
         let Some(child) = instance.placed else { return self.gone(id, now) };
         instance.removing = true;
-        instance.retry_at_ms = None;
+        instance.found();
+        self.watch_instance(id);
         self.notes.dirty.insert(Key::Instance(id));
         self.notes.changed.insert(id);
         self.notes.retold.entry(child).or_default().insert(id);
@@ -262,11 +305,16 @@ impl Tier {
 
     /// Nothing of the instance is left anywhere.
     pub(crate) fn gone(&mut self, id: InstanceId, now: Now) {
+        self.gone_since(id, "removed", now);
+    }
+
+    /// The same, and how that is known.
+    pub(crate) fn gone_since(&mut self, id: InstanceId, why: &str, now: Now) {
         let child = self.instances.get(&id).and_then(|instance| instance.placed);
         self.notes.wake.extend(child);
         self.account(id, |instance| instance.placed = None);
         let Some(mut instance) = self.instances.remove(&id) else { return };
-        instance.set_state(InstanceState::Undeployed, "removed", now);
+        instance.set_state(InstanceState::Undeployed, why, now);
         self.notes.farewells.push(instance.status);
         self.notes.dirty.insert(Key::Instance(id));
         self.notes.changed.insert(id);
@@ -276,7 +324,8 @@ impl Tier {
     /// Changes an instance and keeps the books of the child it is or was placed on.
     pub(crate) fn account(&mut self, id: InstanceId, change: impl FnOnce(&mut Instance)) {
         let Some(instance) = self.instances.get_mut(&id) else { return };
-        if let Some(child) = instance.placed.and_then(|c| self.children.get_mut(&c)) {
+        let before = instance.placed;
+        if let Some(child) = before.and_then(|c| self.children.get_mut(&c)) {
             child.release(instance);
         }
         change(instance);
@@ -284,6 +333,12 @@ impl Tier {
             child.hold(instance);
         }
         self.reporting.summary_stale = true;
+        self.watch_instance(id);
+        if let Some(left) =
+            before.filter(|c| self.children.get(c).is_some_and(Child::is_forgettable))
+        {
+            self.watch(left);
+        }
     }
 
     pub(crate) fn set_state(&mut self, id: InstanceId, state: InstanceState, why: &str, now: Now) {
@@ -314,6 +369,10 @@ impl Tier {
     fn record(&self, key: Key) -> Option<Vec<u8>> {
         match key {
             Key::Epoch => Some(records::encode(&self.epoch)),
+            Key::Tier => {
+                let Self { cordoned, first_number, .. } = *self;
+                Some(records::encode(&TierRecord { cordoned, first_number }))
+            }
             Key::Parent => self.desired.as_ref().map(|d| records::encode(&d.generation())),
             Key::Child(id) => {
                 self.children.get(&id).map(|c| records::encode(&ChildRecord::from(c)))
@@ -339,10 +398,12 @@ impl Tier {
         let silent = !child.link.as_ref().is_some_and(|link| link.complete);
         let dated = !status.state.is_over() && !matches!(status.state, InstanceState::Requested);
         if silent && dated {
-            let last = status.state.name();
-            let how = if child.is_connected() { "has not told yet" } else { "is not connected" };
-            status.detail = format!("{} {how}, last heard: {last}", child.name);
-            status.state = InstanceState::Unknown;
+            return Some(Self::silent_status(child, instance, status));
+        }
+        // The child has lost it itself, and says why.
+        if let Some(why) = instance.lost.as_ref().filter(|why| !why.is_empty()) {
+            let detail = format!("{}; no other place: {why}", status.detail);
+            status.detail = InstanceStatus::detail(&detail);
         }
         Some(status)
     }
@@ -387,4 +448,4 @@ pub(crate) fn workload_bytes(workload: &Workload) -> usize {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -3,6 +3,7 @@
 //! Statuses go up at once. The summary and telemetry go up on change, but not faster than
 //! their intervals, so that a busy subtree costs its parent a known number of bytes.
 
+use crate::operate::Asker;
 use crate::records::Key;
 use crate::tier::{Notes, Tier};
 use crate::{Effect, Now};
@@ -116,6 +117,9 @@ impl Tier {
         if let Down::Peers(peers) = message {
             return self.hear_peers(peers);
         }
+        if let Down::Operate { operation, cluster, child, verb } = message {
+            return self.operate(Asker::Parent(operation), cluster, child, verb, now);
+        }
         let Some(desired) = &mut self.desired else { return };
         if let Down::Welcome { epoch, .. } = message {
             return desired.welcome(epoch);
@@ -213,7 +217,11 @@ impl Tier {
 
     /// What all connected children can do together.
     pub fn own_summary(&self) -> Summary {
-        let mut sum = Summary { location: self.identity.location.clone(), ..Summary::default() };
+        let mut sum = Summary {
+            location: self.identity.location.clone(),
+            cordoned: self.cordoned,
+            ..Summary::default()
+        };
         let mut architectures: BTreeSet<&str> = BTreeSet::new();
         let mut virtualizations: BTreeSet<&str> = BTreeSet::new();
         for child in self.children.values() {

@@ -43,8 +43,10 @@ proptest! {
     ) {
         let kind = if is_node { ChildKind::Node } else { ChildKind::Cluster };
         let key = Key::Child(ChildId(id));
-        let record = ChildRecord { name, kind, number };
+        let record = ChildRecord { name, kind, number, cordoned: is_node, draining: !is_node };
         prop_assert_eq!(decode(&key.encode(), &encode(&record)), Ok((key, Record::Child(record))));
+        let tier = TierRecord { cordoned: is_node, first_number: number };
+        prop_assert_eq!(decode(&Key::Tier.encode(), &encode(&tier)), Ok((Key::Tier, Record::Tier(tier))));
         let read = decode(&Key::Epoch.encode(), &encode(&number));
         prop_assert_eq!(read, Ok((Key::Epoch, Record::Epoch(number))));
         let generation = Generation { epoch: number, number: 3 };
@@ -91,9 +93,9 @@ fn errors_name_the_record() {
     let unknown = decode(b"x1", &[1]).unwrap_err().to_string();
     assert_eq!(unknown, "unknown record [78, 31]");
     let version = decode(b"e", &[9, 1]).unwrap_err().to_string();
-    assert_eq!(version, "record [65] has layout Some(9), known is 1");
+    assert_eq!(version, "record [65] has layout Some(9), known is 2");
     let empty = decode(b"e", &[]).unwrap_err().to_string();
-    assert_eq!(empty, "record [65] has layout None, known is 1");
-    let damaged = decode(b"e", &[1]).unwrap_err().to_string();
+    assert_eq!(empty, "record [65] has layout None, known is 2");
+    let damaged = decode(b"e", &[2]).unwrap_err().to_string();
     assert!(damaged.starts_with("record [65] is damaged: "), "{damaged}");
 }

@@ -17,7 +17,7 @@ use marram_protocol::v1::{
 
 const EPOCH: u64 = 7;
 
-fn root() -> Tier {
+pub(crate) fn root() -> Tier {
     let mut tier = Tier::new(identity(), true, EPOCH);
     effects(&mut tier);
     tier
@@ -33,11 +33,11 @@ fn identity() -> Identity {
     }
 }
 
-fn at(mono_ms: u64) -> Now {
+pub(crate) fn at(mono_ms: u64) -> Now {
     Now { mono_ms, unix_ms: mono_ms }
 }
 
-fn effects(tier: &mut Tier) -> Vec<Effect> {
+pub(crate) fn effects(tier: &mut Tier) -> Vec<Effect> {
     std::iter::from_fn(|| tier.poll_effect()).collect()
 }
 
@@ -46,17 +46,17 @@ fn give(tier: &mut Tier, input: Input) -> Vec<Effect> {
     effects(tier)
 }
 
-fn instance(number: u32) -> InstanceId {
+pub(crate) fn instance(number: u32) -> InstanceId {
     InstanceId { service: ServiceId([9; 12]), number }
 }
 
-fn child(number: u32) -> ChildId {
+pub(crate) fn child(number: u32) -> ChildId {
     let mut id = [0; 12];
     id[8..].copy_from_slice(&number.to_be_bytes());
     ChildId(id)
 }
 
-fn workload(number: u32, memory_mib: u32) -> Workload {
+pub(crate) fn workload(number: u32, memory_mib: u32) -> Workload {
     let spec = ServiceSpec {
         virtualization: "container".into(),
         resources: Resources { memory_mib, ..Resources::default() },
@@ -65,7 +65,7 @@ fn workload(number: u32, memory_mib: u32) -> Workload {
     Workload { instance: instance(number), revision: 1, name: "a.b.c.d".into(), spec }
 }
 
-fn summary(memory_mib: u32) -> Summary {
+pub(crate) fn summary(memory_mib: u32) -> Summary {
     let capacity = Resources { memory_mib, ..Resources::default() };
     Summary {
         nodes: 1,
@@ -76,7 +76,7 @@ fn summary(memory_mib: u32) -> Summary {
     }
 }
 
-fn hello(number: u32, summary: Summary) -> Hello {
+pub(crate) fn hello(number: u32, summary: Summary) -> Hello {
     Hello {
         child: child(number),
         kind: ChildKind::Node,
@@ -94,7 +94,7 @@ fn hello(number: u32, summary: Summary) -> Hello {
     }
 }
 
-fn snapshot(generation: u64, statuses: Vec<InstanceStatus>) -> Up {
+pub(crate) fn snapshot(generation: u64, statuses: Vec<InstanceStatus>) -> Up {
     let scope = Scope::Snapshot { first: true, last: true };
     Up::Observed { generation: Generation { epoch: EPOCH, number: generation }, scope, statuses }
 }
@@ -107,7 +107,7 @@ fn come(tier: &mut Tier, number: u32, memory_mib: u32) -> Vec<Effect> {
 }
 
 /// A word of a child that has seen all that it was told.
-fn word(tier: &Tier, by: ChildId, number: u32, state: InstanceState) -> Input {
+pub(crate) fn word(tier: &Tier, by: ChildId, number: u32, state: InstanceState) -> Input {
     let mut status = InstanceStatus::bare(instance(number), state, 0);
     status.revision = 1;
     status.detail = "so it says".into();
@@ -271,7 +271,7 @@ fn every_message_fits_however_much_changes_at_once() {
                 }
             }
             Effect::ToParent(message) => drop(message.encode().expect("fits")),
-            Effect::Persist(_) | Effect::Changed(_) => {}
+            Effect::Persist(_) | Effect::Changed(_) | Effect::Operated { .. } => {}
         }
     }
     assert_eq!(removed, CLUSTER_INSTANCES_MAX);

@@ -10,8 +10,8 @@ use marram_protocol::id::{ChildId, InstanceId, ServiceId};
 use marram_protocol::port::{PortMapping, Transport};
 use marram_protocol::state::InstanceState;
 use marram_protocol::v1::{
-    ChildKind, Down, Generation, Hello, InstanceStatus, ManifestEntry, Resources, Scope,
-    ServiceSpec, Summary, Telemetry, Up, Workload, WorkloadUsage,
+    ChildKind, Down, Generation, Hello, InstanceStatus, ManifestEntry, OperationEnd, OperationId,
+    Resources, Scope, ServiceSpec, Summary, Telemetry, Up, Verb, Workload, WorkloadUsage,
 };
 use std::collections::BTreeMap;
 
@@ -61,6 +61,20 @@ impl Script {
             "manifest" => Input::Parent(self.manifest()),
             "specs" => Input::Parent(self.specs(&words)),
             "gone" => Input::ChildGone(child(words[0]), None),
+            "apply" => {
+                let (upserts, removes) = self.edit(&words);
+                let upserts = upserts.iter().map(|number| self.desired[number].clone()).collect();
+                let removes = removes.iter().map(|n| instance(&n.to_string())).collect();
+                Input::Apply { upserts, removes }
+            }
+            "operate" => {
+                let (cluster, of, verb) = operation(&words);
+                Input::Operate { operation: OperationId(1), cluster, child: of, verb }
+            }
+            "parent-operate" => {
+                let (cluster, of, verb) = operation(&words);
+                Input::Parent(Down::Operate { operation: OperationId(1), cluster, child: of, verb })
+            }
             other => Input::Child(child(words[0]), up(other, words[0], &words[1..])),
         };
         self.give(input)
@@ -113,13 +127,20 @@ impl Script {
     fn wait(&mut self, ms: u64) -> Vec<String> {
         let end_ms = self.mono_ms + ms;
         let mut lines = Vec::new();
+        // Now and then it only looks at the clock.
+        let mut quiet_ms = 0;
         while let Some(due_ms) = self.tier().poll_timeout().filter(|due| *due <= end_ms) {
             let waited_ms = due_ms.saturating_sub(self.mono_ms);
             self.mono_ms = self.mono_ms.max(due_ms);
             let now = self.now();
             self.tier().handle_timeout(now);
-            lines.push(format!("after {waited_ms} ms"));
-            lines.extend(self.drain());
+            quiet_ms += waited_ms;
+            let effects = self.drain();
+            if !effects.is_empty() {
+                lines.push(format!("after {quiet_ms} ms"));
+                lines.extend(effects);
+                quiet_ms = 0;
+            }
             let next = self.tier().poll_timeout();
             assert!(next.is_none_or(|next| next > self.mono_ms), "it spins");
         }
@@ -210,6 +231,24 @@ fn instance(number: &str) -> InstanceId {
     InstanceId { service: ServiceId([9; 12]), number: number.parse().unwrap() }
 }
 
+/// `CLUSTER[/CHILD] VERB`; the tier of the story is `T`.
+fn operation(words: &[&str]) -> (ChildId, Option<String>, Verb) {
+    let (cluster, of) = words[0].split_once('/').unwrap_or((words[0], ""));
+    let verb = match words[1] {
+        "cordon" => Verb::Cordon,
+        "uncordon" => Verb::Uncordon,
+        "drain" => Verb::Drain,
+        "forget" => Verb::Forget,
+        "rebalance" => Verb::Rebalance,
+        other => panic!("no such verb: {other}"),
+    };
+    (child(cluster), (!of.is_empty()).then(|| of.to_owned()), verb)
+}
+
+fn seconds(value: &str) -> Option<u32> {
+    (value != "never").then(|| value.parse().unwrap())
+}
+
 fn child(letter: &str) -> ChildId {
     ChildId([letter.as_bytes()[0]; 12])
 }
@@ -231,6 +270,10 @@ fn workload(number: u32, words: &[&str]) -> Workload {
             }
             ("architecture", value) => spec.architectures = vec![value.into()],
             ("runtime", value) => spec.runtime = Some(value.into()),
+            ("patience", value) => {
+                spec.patience.node_s = seconds(value);
+                spec.patience.cluster_s = seconds(value);
+            }
             ("node", value) => spec.placement.nodes = vec![value.into()],
             ("unsupported", value) => spec.placement.unsupported = vec![value.into()],
             other => panic!("no such property: {other:?}"),
@@ -283,6 +326,10 @@ fn up(word: &str, letter: &str, words: &[&str]) -> Up {
             statuses: statuses().collect(),
         },
         "resync" => Up::Resync(held),
+        "operated" => {
+            let operation = OperationId((1 << 16) + number("operation").unwrap());
+            Up::Operated { operation, end: OperationEnd::Done }
+        }
         "fetch" => {
             let instances = words.iter().filter(|word| !word.contains('='));
             Up::Fetch {

@@ -18,6 +18,7 @@ pub(crate) fn effect(effect: &Effect) -> String {
         Effect::ToChild(child, message) => format!("to {}: {}", letter(*child), down(message)),
         Effect::ToParent(message) => format!("to parent: {}", up(message)),
         Effect::Changed(id) => format!("changed {}", id.number),
+        Effect::Operated { end, .. } => format!("operated: {end:?}"),
     }
 }
 
@@ -25,6 +26,7 @@ fn name(key: &[u8]) -> String {
     match key {
         [b'e', ..] => "epoch".into(),
         [b'p', ..] => "parent".into(),
+        [b't', ..] => "tier".into(),
         [b'c', letter, ..] => format!("child {}", char::from(*letter)),
         [.., number] => format!("instance {number}"),
         [] => "nothing".into(),
