@@ -18,7 +18,7 @@
 mod habits;
 mod known;
 
-pub use habits::{FAILBACK_HYSTERESIS_MS, FAILOVER_PATIENCE_MS, Habits};
+pub use habits::{FAILBACK_HYSTERESIS_MS, FAILOVER_PATIENCE_MS, Habits, WayUp};
 pub use known::{KNOWN_BYTES_MAX, Known};
 
 use crate::id::ChildId;

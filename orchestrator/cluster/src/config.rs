@@ -3,6 +3,7 @@
 //! Why checked here and not where it is used: a wrong value is reported before anything is
 //! opened or bound, with the key it stands under.
 
+use marram_protocol::parents::{Habits, WayUp};
 use marram_tunnel::{DialError, Dialer};
 use serde::Deserialize;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -23,6 +24,9 @@ const CONFIG_BYTES_MAX: u64 = 64 * 1024;
 /// Longest name: what a parent keeps of it.
 const NAME_BYTES_MAX: usize = 64;
 
+/// The first pause before dialling again: long enough for a parent to restart.
+const PAUSE_MS: u64 = 1_000;
+
 /// What a cluster is told by its operator.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -31,11 +35,77 @@ pub struct Config {
     /// `latitude,longitude[,metres]`, or empty.
     pub location: String,
     /// The way to the parent.
-    pub parent: Dialer,
+    pub parent: Parent,
     /// The way to the nodes.
     pub mqtt: Mqtt,
+    /// Where nodes reach this cluster, as it tells others; made of the address they connect to
+    /// if absent.
+    pub mqtt_url: Option<String>,
+    /// Child clusters, if it takes any.
+    pub children: Option<Children>,
     /// Everything that lasts.
     pub state_dir: PathBuf,
+    /// Where it may listen and connect.
+    pub network: Network,
+}
+
+/// The way up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Parent {
+    /// The preferred parent.
+    pub preferred: String,
+    /// Others, the best first.
+    pub alternates: Vec<String>,
+    /// How patient the cluster is with them.
+    pub habits: Habits,
+}
+
+/// Where child clusters connect.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Children {
+    /// The address that is bound.
+    pub listen: SocketAddr,
+    /// The same as others reach it; made of `listen` if absent.
+    pub url: Option<String>,
+}
+
+/// Which addresses are used at all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Network {
+    /// Those of this machine.
+    Loopback,
+    /// All, though nobody proves who he is and everybody can listen: `insecure_network`.
+    Any,
+}
+
+impl Network {
+    /// The way to a parent at this URL.
+    ///
+    /// # Errors
+    /// It is no such URL, or one that is not used.
+    pub fn dialer(self, url: &str, key: &'static str) -> Result<Dialer, ConfigError> {
+        let dialer = Dialer::new(url).map_err(ConfigError::Parent)?;
+        let host = host_and_port(url, "http://").map_or("", |(host, _)| host);
+        self.check(host, url, "connects", key)?;
+        Ok(dialer)
+    }
+
+    /// Names other than `localhost` could be anybody's.
+    fn check(
+        self,
+        host: &str,
+        address: &str,
+        verb: &'static str,
+        key: &'static str,
+    ) -> Result<(), ConfigError> {
+        let ip = host.parse::<IpAddr>();
+        let is_loopback = host == "localhost" || ip.is_ok_and(|ip| ip.is_loopback());
+        if is_loopback || self == Self::Any {
+            return Ok(());
+        }
+        Err(ConfigError::NotLoopback { verb, address: address.to_owned(), key })
+    }
 }
 
 /// Where nodes' messages come from.
@@ -59,10 +129,15 @@ struct File {
     name: String,
     #[serde(default)]
     location: String,
-    parent: Option<String>,
+    #[serde(default)]
+    parent: WayUp,
     mqtt_listen: Option<SocketAddr>,
+    mqtt_url: Option<String>,
     broker: Option<String>,
+    children: Option<Children>,
     state_dir: Option<PathBuf>,
+    #[serde(default)]
+    insecure_network: bool,
 }
 
 /// Why a configuration is refused.
@@ -114,7 +189,8 @@ pub enum ConfigError {
     /// Reachable from, or on, other machines.
     #[error(
         "identity and encryption are not built yet, so Marram {verb} to 127.0.0.1 and ::1 only; \
-         refused: {address} ({key})"
+         refused: {address} ({key}); with insecure_network = true it is done, and whoever reaches \
+         the other end or listens on the way can read and command everything"
     )]
     NotLoopback {
         /// Binds or connects.
@@ -152,35 +228,53 @@ impl File {
         if !self.location.is_empty() && !is_location(&self.location) {
             return Err(ConfigError::Location(self.location));
         }
-        let parent = self.parent.as_deref().unwrap_or(PARENT);
-        let dialer = Dialer::new(parent).map_err(ConfigError::Parent)?;
-        let host = host_and_port(parent, "http://").map_or("", |(host, _)| host);
-        loopback(host, parent, "connects", "parent")?;
+        let network = match self.insecure_network {
+            true => Network::Any,
+            false => Network::Loopback,
+        };
+        let habits = self.parent.habits(PAUSE_MS, true);
+        let preferred = self.parent.url.unwrap_or_else(|| PARENT.to_owned());
+        network.dialer(&preferred, "parent")?;
+        for url in &self.parent.alternates {
+            network.dialer(url, "parent.alternates")?;
+        }
+        let parent = Parent { preferred, alternates: self.parent.alternates, habits };
         let mqtt = match (self.mqtt_listen, self.broker) {
             (Some(_), Some(_)) => return Err(ConfigError::TwoBrokers),
-            (None, Some(url)) => broker(&url)?,
+            (None, Some(url)) => broker(&url, network)?,
             (listen, None) => {
                 let usual = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), MQTT_PORT);
                 let listen = listen.unwrap_or(usual);
                 let ip = listen.ip().to_string();
-                loopback(&ip, &listen.to_string(), "binds", "mqtt_listen")?;
+                network.check(&ip, &listen.to_string(), "binds", "mqtt_listen")?;
                 Mqtt::Embedded(listen)
             }
         };
+        if let Some(url) = &self.mqtt_url {
+            broker(url, network)?;
+        }
+        if let Some(Children { listen, url }) = &self.children {
+            let ip = listen.ip().to_string();
+            network.check(&ip, &listen.to_string(), "binds", "children.listen")?;
+            url.as_ref().map(|url| network.dialer(url, "children.url")).transpose()?;
+        }
         Ok(Config {
             name: self.name,
             location: self.location,
-            parent: dialer,
+            parent,
             mqtt,
+            mqtt_url: self.mqtt_url,
+            children: self.children,
             state_dir: self.state_dir.unwrap_or_else(|| STATE_DIR.into()),
+            network,
         })
     }
 }
 
-fn broker(url: &str) -> Result<Mqtt, ConfigError> {
+fn broker(url: &str, network: Network) -> Result<Mqtt, ConfigError> {
     let (host, port) =
         host_and_port(url, "mqtt://").ok_or_else(|| ConfigError::Broker(url.to_owned()))?;
-    loopback(host, url, "connects", "broker")?;
+    network.check(host, url, "connects", "broker")?;
     Ok(Mqtt::Broker { host: host.to_owned(), port })
 }
 
@@ -195,20 +289,6 @@ fn host_and_port<'a>(url: &'a str, scheme: &str) -> Option<(&'a str, u16)> {
         None => Some(host).filter(|host| !host.is_empty() && host.chars().all(plain))?,
     };
     Some((host, port))
-}
-
-/// Names other than `localhost` could be anybody's.
-fn loopback(
-    host: &str,
-    address: &str,
-    verb: &'static str,
-    key: &'static str,
-) -> Result<(), ConfigError> {
-    let is_loopback = host == "localhost" || host.parse().is_ok_and(|ip: IpAddr| ip.is_loopback());
-    if is_loopback {
-        return Ok(());
-    }
-    Err(ConfigError::NotLoopback { verb, address: address.to_owned(), key })
 }
 
 fn is_location(text: &str) -> bool {

@@ -4,15 +4,17 @@
 //! ```text
 //!   parent ◄── tunnel ──► parent link ─┐
 //!                                      ├─► shell: owns core and relay ──► store
-//!   nodes ◄─── MQTT ────► bus ─────────┘
+//!   nodes ◄─── MQTT ────► bus ─────────┤
+//!   clusters ◄─ tunnel ─► connections ─┘
 //! ```
 //!
 //! Why apart from the core: everything here is about connections, files and time. One task
 //! owns all state; the others carry bytes and speak to it by bounded queues.
 //!
-//! Rooms: `config` (the file), `bus` (nodes' messages, from the embedded endpoint or from a
-//! broker elsewhere), `parent` (the way up), `relay` (logs, exec and questions), `asked` (who
-//! answers them), `shell` (the owner), `storage` (records on disk).
+//! Rooms: `config` (the file), `run` (puts the pieces together), `bus` (nodes' messages, from
+//! the embedded endpoint or from a broker elsewhere), `parent` (the way up, and whose it is),
+//! `relay` (logs, exec and questions), `asked` (who answers them), `shell` (the owner), `storage`
+//! (records on disk).
 //!
 //! Invariants:
 //! - what is to be durable is committed before anybody hears of it;
@@ -25,7 +27,9 @@ mod clock;
 pub mod config;
 mod parent;
 mod relay;
+mod run;
 mod shell;
 mod storage;
 
-pub use shell::{Error, NODE_UNKNOWN, Ready, run};
+pub use run::{Error, Ready, run};
+pub use shell::NODE_UNKNOWN;

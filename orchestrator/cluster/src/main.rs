@@ -4,6 +4,7 @@ use anyhow::Context;
 use clap::Parser;
 use marram_cluster::config::Config;
 use marram_cluster::{Ready, run};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use tokio::signal::unix::{SignalKind, signal};
@@ -83,10 +84,11 @@ fn start(config: Config, ready_file: Option<PathBuf>) -> anyhow::Result<()> {
 
 /// Written aside and renamed, so that who waits for it never reads half of it.
 fn write_ready(path: &Path, ready: &Ready) -> anyhow::Result<()> {
-    let text = match ready.mqtt_listen {
-        Some(address) => format!("mqtt_listen={address}\n"),
-        None => String::new(),
+    let line = |key: &str, address: Option<SocketAddr>| {
+        address.map(|address| format!("{key}={address}\n")).unwrap_or_default()
     };
+    let text =
+        line("mqtt_listen", ready.mqtt_listen) + &line("children_listen", ready.children_listen);
     let mut aside = path.as_os_str().to_owned();
     aside.push(".new");
     std::fs::write(&aside, text).context("cannot be written")?;

@@ -4,24 +4,26 @@
 //! in which they were taken from the queues. Everything it does is quick; what waits waits
 //! in other tasks.
 
+mod clusters;
+
+pub(crate) use clusters::ChildEvent;
+
 use crate::asked;
-use crate::bus::{Bus, BusEvent, Embedded, External};
+use crate::bus::{Bus, BusEvent};
 use crate::clock::Clock;
-use crate::config::{Config, Mqtt};
-use crate::parent::{self, ParentEvent, ParentLink};
+use crate::config::Config;
+use crate::parent::{ParentEvent, ParentLink};
 use crate::relay::{Asker, Relay};
-use crate::storage::{self, StorageError, Write};
-use marram_orchestrator_core::{CHILDREN_MAX, Effect, Identity, Input, RecordError, Tier};
+use crate::run::{Error, Ready};
+use crate::storage::{self, Write};
+use clusters::Outlets;
+use marram_orchestrator_core::{CHILDREN_MAX, Effect, Identity, Input, Tier};
 use marram_protocol::id::ChildId;
 use marram_protocol::topic::{Leaf, Topic};
 use marram_protocol::v1::{ChildKind, Down, StreamFault, StreamId, StreamRequest, Up};
-use marram_store::{RedbStore, Store};
+use marram_store::Store;
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
-use std::path::PathBuf;
-use tokio::net::TcpListener;
-use tokio::sync::{mpsc, oneshot};
-use tokio::task::JoinSet;
+use tokio::sync::mpsc;
 
 /// What a node is told that speaks without having said hello to this start of the cluster.
 pub const NODE_UNKNOWN: &str = "this cluster does not know you yet: say hello again";
@@ -29,119 +31,36 @@ pub const NODE_UNKNOWN: &str = "this cluster does not know you yet: say hello ag
 /// Between two requests to the same node to say hello: longer than a node takes to do it.
 const ASK_INTERVAL_MS: u64 = 10_000;
 
-/// Messages of the parent that wait for the shell; the connection waits then.
-const PARENT_EVENTS_MAX: usize = 64;
-
-/// Why a cluster cannot start or go on.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The state directory cannot be made.
-    #[error("cannot make the state directory {}: {source}", path.display())]
-    StateDir {
-        /// Which.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// The store failed, or holds what cannot be read.
-    #[error(transparent)]
-    Storage(#[from] StorageError),
-    /// The core's records cannot be read.
-    #[error(transparent)]
-    Record(#[from] RecordError),
-    /// Somebody else has the address, or it is not this machine's.
-    #[error("cannot listen on {address} (mqtt_listen): {source}")]
-    Listen {
-        /// Which address.
-        address: SocketAddr,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// The endpoint or the client for the broker cannot be set up.
-    #[error("cannot set up MQTT: {0}")]
-    Mqtt(String),
-    /// No randomness.
-    #[error("the system gives no random numbers: {0}")]
-    Random(#[from] getrandom::Error),
-}
-
-/// What is known once the cluster serves.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Ready {
-    /// Where the embedded endpoint listens; `None` with a broker elsewhere.
-    pub mqtt_listen: Option<SocketAddr>,
-}
-
-/// Runs a cluster until `stop`. `ready` is called once, when nodes can be heard.
-pub async fn run(
-    config: Config,
-    ready: impl FnOnce(Ready) + Send,
-    stop: impl Future<Output = ()>,
-) -> Result<(), Error> {
-    let path = config.state_dir.clone();
-    std::fs::create_dir_all(&path).map_err(|source| Error::StateDir { path, source })?;
-    let store =
-        RedbStore::open(&config.state_dir.join("cluster.redb")).map_err(StorageError::Store)?;
-    let id = storage::id(&store, draw_id()?)?;
-    tracing::info!(%id, name = config.name, "this cluster");
-    // Tasks end when this is dropped, which is when the shell has ended.
-    let mut tasks = JoinSet::new();
-    let (events, parent_events) = mpsc::channel(PARENT_EVENTS_MAX);
-    tasks.spawn(parent::keep(config.parent.clone(), events));
-    match &config.mqtt {
-        Mqtt::Embedded(address) => {
-            let address = *address;
-            let listen = |source| Error::Listen { address, source };
-            let listener = TcpListener::bind(address).await.map_err(listen)?;
-            let bound = listener.local_addr().map_err(listen)?;
-            let bus = Embedded::new().map_err(|error| Error::Mqtt(error.to_string()))?;
-            let (end, ended) = oneshot::channel::<()>();
-            // A sender that is dropped means the same as a word.
-            let serving = tokio::spawn(bus.serve(listener, async { drop(ended.await) }));
-            let shell = Shell::open(&config, id, Box::new(store), bus, parent_events)?;
-            let result = shell.run(|| ready(Ready { mqtt_listen: Some(bound) }), stop).await;
-            drop(end);
-            if let Err(error) = serving.await {
-                tracing::error!(%error, "the endpoint's task failed");
-            }
-            result
-        }
-        Mqtt::Broker { host, port } => {
-            let (bus, carrier) =
-                External::new(id, host, *port).map_err(|error| Error::Mqtt(error.to_string()))?;
-            tasks.spawn(carrier);
-            let shell = Shell::open(&config, id, Box::new(store), bus, parent_events)?;
-            shell.run(|| ready(Ready { mqtt_listen: None }), stop).await
-        }
-    }
-}
-
-fn draw_id() -> Result<ChildId, Error> {
-    let mut bytes = [0; 12];
-    getrandom::fill(&mut bytes)?;
-    Ok(ChildId(bytes))
+/// Where the shell hears of parent and child clusters.
+#[derive(Debug)]
+pub(crate) struct Inlets {
+    pub(crate) parent_events: mpsc::Receiver<ParentEvent>,
+    pub(crate) child_events: mpsc::Receiver<ChildEvent>,
 }
 
 /// The owner of the state.
-struct Shell<B> {
+pub(crate) struct Shell<B> {
     tier: Tier,
     relay: Relay,
     store: Box<dyn Store>,
     clock: Clock,
     bus: B,
     parent: Option<ParentLink>,
-    parent_events: mpsc::Receiver<ParentEvent>,
+    inlets: Inlets,
+    /// The ways to child clusters.
+    outlets: Outlets,
     /// When a node was asked to say hello, for those that have not yet.
     asked: BTreeMap<ChildId, u64>,
 }
 
 impl<B: Bus> Shell<B> {
-    fn open(
+    pub(crate) fn open(
         config: &Config,
+        listen: &Ready,
         id: ChildId,
         store: Box<dyn Store>,
         bus: B,
-        parent_events: mpsc::Receiver<ParentEvent>,
+        inlets: Inlets,
     ) -> Result<Self, Error> {
         let identity = Identity {
             id,
@@ -156,12 +75,14 @@ impl<B: Bus> Shell<B> {
         let records = storage::load(&*store)?;
         let tier = Tier::restore(identity, false, epoch, records, clock.now())?;
         let (relay, asked) = (Relay::default(), BTreeMap::new());
-        let mut shell = Self { tier, relay, store, clock, bus, parent: None, parent_events, asked };
+        let outlets = Outlets::new();
+        let mut shell =
+            Self { tier, relay, store, clock, bus, parent: None, inlets, outlets, asked };
         shell.settle()?;
         Ok(shell)
     }
 
-    async fn run(
+    pub(crate) async fn run(
         mut self,
         ready: impl FnOnce(),
         stop: impl Future<Output = ()>,
@@ -187,7 +108,8 @@ impl<B: Bus> Shell<B> {
                     }
                     self.bus_event(event);
                 }
-                Some(event) = self.parent_events.recv() => self.parent_event(event),
+                Some(event) = self.inlets.parent_events.recv() => self.parent_event(event),
+                Some(event) = self.inlets.child_events.recv() => self.cluster_event(event),
                 Some(place) = room => {
                     if let Some(message) = self.relay.next_output(Asker::Parent) {
                         place.send(message);
@@ -206,7 +128,8 @@ impl<B: Bus> Shell<B> {
                 self.asked.clear();
             }
             BusEvent::Down => {
-                let connected = self.tier.children().values().filter(|c| c.is_connected());
+                let nodes = self.tier.children().values().filter(|c| c.kind() == ChildKind::Node);
+                let connected = nodes.filter(|c| c.is_connected());
                 for child in connected.map(|c| c.id()).collect::<Vec<_>>() {
                     self.gone(child);
                 }
@@ -223,6 +146,9 @@ impl<B: Bus> Shell<B> {
         let child = topic.node;
         if !carries(topic.leaf, &message) {
             return tracing::warn!(%topic, "dropped: a message that does not belong there");
+        }
+        if self.tier.children().contains_key(&child) && !self.is_node(child) {
+            return tracing::warn!(%topic, "dropped: a child cluster has that id");
         }
         match message {
             Up::Hello(hello) => {
@@ -259,6 +185,10 @@ impl<B: Bus> Shell<B> {
         }
     }
 
+    fn is_node(&self, child: ChildId) -> bool {
+        self.tier.children().get(&child).is_some_and(|child| child.kind() == ChildKind::Node)
+    }
+
     fn is_connected(&self, child: ChildId) -> bool {
         self.tier.children().get(&child).is_some_and(|child| child.is_connected())
     }
@@ -287,7 +217,7 @@ impl<B: Bus> Shell<B> {
     fn parent_event(&mut self, event: ParentEvent) {
         let now = self.clock.now();
         match event {
-            ParentEvent::Up(link) => {
+            ParentEvent::Up(link, _rather) => {
                 self.relay.asker_gone(Asker::Parent);
                 self.parent = Some(link);
                 self.tier.handle(now, Input::ParentUp);
@@ -338,6 +268,9 @@ impl<B: Bus> Shell<B> {
                     }
                     Effect::ToChild(child, message) => self.tell(child, message),
                     Effect::ToParent(message) => self.report(message),
+                    Effect::Operated { operation, end } => {
+                        tracing::info!(?operation, ?end, "an operation is over");
+                    }
                     Effect::Changed(instance) => {
                         if let Some(status) = self.tier.status(instance) {
                             let state = status.state.name();
@@ -357,6 +290,7 @@ impl<B: Bus> Shell<B> {
     }
 
     fn tell(&mut self, node: ChildId, message: Down) {
+        let Some(message) = self.tell_cluster(node, message) else { return };
         let (leaf, stream) = match &message {
             Down::StreamData { stream, .. } => (Leaf::StreamIn, Some(*stream)),
             Down::StreamOpen { .. }

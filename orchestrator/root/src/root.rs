@@ -8,7 +8,7 @@ use crate::clock::{Clock, unix_ms};
 use crate::config::{Config, ConfigError};
 use crate::rest::Rest;
 use crate::secret::{self, SecretError};
-use crate::shell::{Children, Handle, Shell, ShellError, serve_child};
+use crate::shell::{ChildEvent, Handle, Shell, ShellError};
 use marram_rest::server;
 use marram_store::{RedbStore, Store};
 use marram_tunnel::ServeError;
@@ -17,8 +17,8 @@ use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::net::TcpListener;
-use tokio::sync::{oneshot, watch};
-use tokio::task::{JoinError, JoinSet};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinError;
 
 /// The store's file in the state directory.
 pub const STORE_FILE: &str = "root.redb";
@@ -65,7 +65,7 @@ pub enum RootError {
 pub struct Root {
     shell: Shell,
     handle: Handle,
-    children: Children,
+    children: mpsc::Sender<ChildEvent>,
     auth: Arc<Auth>,
     clock: Clock,
     listener: TcpListener,
@@ -128,7 +128,7 @@ impl Root {
         let (incoming, tunnel) =
             marram_tunnel::serve(self.tunnel_listener, async { drop(tunnel_end.await) });
         let mut tunnel = tokio::spawn(tunnel);
-        let clusters = tokio::spawn(serve_children(incoming, self.children));
+        let clusters = tokio::spawn(marram_tunnel::serve_children(incoming, self.children));
 
         let (mut shell_ended, mut tunnel_ended) = (None, None);
         // Nothing is lost by giving up to wait; all but the signal is waited for below.
@@ -152,23 +152,6 @@ impl Root {
         };
         shell_ended??;
         Ok(tunnel_ended??)
-    }
-}
-
-/// Gives each connection of a cluster a task of its own.
-async fn serve_children(mut incoming: marram_tunnel::Children, children: Children) {
-    let mut tasks = JoinSet::new();
-    let mut serial = 0;
-    loop {
-        // Both can be given up without loss.
-        tokio::select! {
-            Some(connection) = incoming.next() => {
-                serial += 1;
-                tasks.spawn(serve_child(connection, children.clone(), serial));
-            }
-            Some(_) = tasks.join_next() => {}
-            else => return,
-        }
     }
 }
 

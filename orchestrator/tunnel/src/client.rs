@@ -2,7 +2,7 @@
 
 use crate::codec::Raw;
 use crate::halves::{Receiver, Sender};
-use crate::{KEEPALIVE, OPEN_TIME_MAX, PATH, QUEUE_MESSAGES_MAX, WINDOW_BYTES};
+use crate::{KEEPALIVE, OPEN_TIME_MAX, PATH, PROBE_PATH, QUEUE_MESSAGES_MAX, WINDOW_BYTES};
 use marram_protocol::MESSAGE_BYTES_MAX;
 use marram_protocol::v1::{Down, Up};
 use tokio::sync::mpsc;
@@ -96,23 +96,47 @@ impl Dialer {
             .map_err(|_| DialError::Slow { url: self.url.clone() })?
     }
 
-    async fn open(&self) -> Result<ParentConnection, DialError> {
+    /// Whether a stream to there would be of use; none is opened.
+    ///
+    /// # Errors
+    /// Why not: nobody is there, or nobody who has a way to the root.
+    pub async fn probe(&self) -> Result<(), DialError> {
+        let asked = async {
+            let mut grpc = self.channel().await?;
+            let request = Request::new(tokio_stream::empty::<Vec<u8>>());
+            let path = PathAndQuery::from_static(PROBE_PATH);
+            let answer = grpc.streaming(request, path, Raw).await;
+            answer.map(drop).map_err(|status| self.refused(&status))
+        };
+        tokio::time::timeout(OPEN_TIME_MAX, asked)
+            .await
+            .map_err(|_| DialError::Slow { url: self.url.clone() })?
+    }
+
+    fn refused(&self, status: &Status) -> DialError {
+        DialError::Open { url: self.url.clone(), why: status.message().to_owned() }
+    }
+
+    async fn channel(&self) -> Result<Grpc<Channel>, DialError> {
         let channel = self.endpoint.connect().await.map_err(|error| DialError::Connect {
             url: self.url.clone(),
             why: innermost(&error),
         })?;
-        let refused = |status: Status| DialError::Open {
-            url: self.url.clone(),
-            why: status.message().to_owned(),
-        };
         let mut grpc: Grpc<Channel> = Grpc::new(channel)
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
             .max_encoding_message_size(MESSAGE_BYTES_MAX);
-        grpc.ready().await.map_err(|error| refused(Status::unavailable(innermost(&error))))?;
+        let unready = |error| self.refused(&Status::unavailable(innermost(&error)));
+        grpc.ready().await.map_err(unready)?;
+        Ok(grpc)
+    }
+
+    async fn open(&self) -> Result<ParentConnection, DialError> {
+        let mut grpc = self.channel().await?;
         let (queue, messages) = mpsc::channel(QUEUE_MESSAGES_MAX);
         let request = Request::new(ReceiverStream::new(messages));
         let path = PathAndQuery::from_static(PATH);
-        let response = grpc.streaming(request, path, Raw).await.map_err(refused)?;
+        let response = grpc.streaming(request, path, Raw).await;
+        let response = response.map_err(|status| self.refused(&status))?;
         let receiver = Receiver::new(response.into_inner(), None);
         Ok(ParentConnection { sender: Sender::new(queue), receiver })
     }

@@ -12,12 +12,15 @@
 //!                                   receiver: Up                    receiver: Down
 //! ```
 //!
+//! [`serve_children`] is what both owners of children run behind it: a task for each connection.
+//!
 //! Invariants:
 //! - dropping both halves of a connection ends it, and the other side's receiver ends then;
 //! - a receiver that is not read from stops its sender: nothing on the way is without bound;
 //! - bytes that are no message end the stream with a reason and are never acted on.
 
 mod backoff;
+mod children;
 mod client;
 mod codec;
 mod connection;
@@ -25,14 +28,18 @@ mod halves;
 mod server;
 
 pub use backoff::{BACKOFF_MS_MAX, BACKOFF_MS_MIN, Backoff};
+pub use children::{ChildEvent, CutOff, Outlet, Streams, serve_children};
 pub use client::{DialError, Dialer, ParentConnection};
 pub use halves::{Message, ReceiveError, Receiver, SendError, Sender};
-pub use server::{ChildConnection, Children, ServeError, serve};
+pub use server::{ChildConnection, Children, ServeError, serve, serve_while};
 
 use std::time::Duration;
 
 /// The one method.
 const PATH: &str = "/marram.v1.Tunnel/Open";
+
+/// And one that opens nothing: whether a child would be served well here.
+const PROBE_PATH: &str = "/marram.v1.Tunnel/Probe";
 
 /// Messages that wait to be sent on one connection: enough that a burst of small ones is not
 /// held up, and with the longest ones still only 4 MiB.

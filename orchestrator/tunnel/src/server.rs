@@ -3,13 +3,14 @@
 use crate::codec::Raw;
 use crate::connection::{Connection, Peer};
 use crate::halves::{Receiver, Sender};
-use crate::{CONNECTIONS_MAX, KEEPALIVE, PATH, QUEUE_MESSAGES_MAX, WINDOW_BYTES};
+use crate::{CONNECTIONS_MAX, KEEPALIVE, PATH, PROBE_PATH, QUEUE_MESSAGES_MAX, WINDOW_BYTES};
 use marram_protocol::MESSAGE_BYTES_MAX;
 use marram_protocol::v1::{Down, Up};
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::net::TcpListener;
@@ -66,8 +67,18 @@ pub fn serve(
     listener: TcpListener,
     shutdown: impl Future<Output = ()> + Send,
 ) -> (Children, impl Future<Output = Result<(), ServeError>> + Send) {
+    serve_while(listener, Arc::new(AtomicBool::new(true)), shutdown)
+}
+
+/// As [`serve`], for a parent that may have no way to the root itself: who asks whether it would
+/// be served well here is told what `well` holds then.
+pub fn serve_while(
+    listener: TcpListener,
+    well: Arc<AtomicBool>,
+    shutdown: impl Future<Output = ()> + Send,
+) -> (Children, impl Future<Output = Result<(), ServeError>> + Send) {
     let (open, waiting) = mpsc::channel(WAITING_MAX);
-    (Children { waiting }, run(listener, Tunnel { open }, shutdown))
+    (Children { waiting }, run(listener, Tunnel { open, well }, shutdown))
 }
 
 async fn run(
@@ -133,6 +144,7 @@ async fn accept(listener: &TcpListener, accepted: mpsc::Sender<Result<Connection
 #[derive(Debug, Clone)]
 struct Tunnel {
     open: mpsc::Sender<ChildConnection>,
+    well: Arc<AtomicBool>,
 }
 
 impl Service<http::Request<Body>> for Tunnel {
@@ -147,6 +159,13 @@ impl Service<http::Request<Body>> for Tunnel {
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
         let tunnel = self.clone();
         Box::pin(async move {
+            if request.uri().path() == PROBE_PATH {
+                let status = match tunnel.well.load(Ordering::Relaxed) {
+                    true => Status::ok(""),
+                    false => Status::unavailable("there is no way to the root from here now"),
+                };
+                return Ok(status.into_http());
+            }
             if request.uri().path() != PATH {
                 let path: String = request.uri().path().chars().take(64).collect();
                 let status = Status::unimplemented(format!("no method {path:?}, there is {PATH}"));

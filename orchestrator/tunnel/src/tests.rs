@@ -254,6 +254,23 @@ async fn a_child_does_not_take_malformed_messages_either() {
 }
 
 #[tokio::test]
+async fn a_probe_tells_whether_there_is_a_way_to_the_root_and_opens_nothing() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let dialer = Dialer::new(&format!("http://{}", listener.local_addr().unwrap())).unwrap();
+    let well = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let (mut children, run) = serve_while(listener, well.clone(), std::future::pending());
+    let serving = tokio::spawn(run);
+    let error = dialer.probe().await.unwrap_err().to_string();
+    assert!(error.contains("no way to the root"), "{error}");
+    well.store(true, std::sync::atomic::Ordering::Relaxed);
+    dialer.probe().await.unwrap();
+    assert!(timeout(Duration::ZERO, children.next()).await.is_err(), "nobody has come");
+    serving.abort();
+    drop(serving.await);
+    assert!(dialer.probe().await.is_err());
+}
+
+#[tokio::test]
 async fn another_method_is_not_there() {
     let parent = parent().await;
     let status = rude_child(parent.address, "/marram.v1.Tunnel/Close").await.unwrap_err();

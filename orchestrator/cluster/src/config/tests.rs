@@ -12,7 +12,8 @@ fn read(text: &str) -> Result<Config, ConfigError> {
 fn what_is_left_out_has_its_usual_value() {
     let config = read("name = 'site'").unwrap();
     assert_eq!(config.name, "site");
-    assert_eq!(config.parent.url(), PARENT);
+    assert_eq!(config.parent.preferred, PARENT);
+    assert_eq!((config.children, config.network), (None, Network::Loopback));
     assert_eq!(config.mqtt, Mqtt::Embedded("127.0.0.1:10003".parse().unwrap()));
     assert_eq!(config.state_dir, Path::new(STATE_DIR));
 }
@@ -29,6 +30,16 @@ fn everything_can_be_said() {
     let config = read("name = 'x'\nbroker = 'mqtt://[::1]:1/'").unwrap();
     assert_eq!(config.mqtt, Mqtt::Broker { host: "::1".into(), port: 1 });
     assert!(read("name = 'x'\nmqtt_listen = '127.0.0.1:0'").is_ok());
+    let config = read(
+        "name = 'x'\ninsecure_network = true\nmqtt_listen = '0.0.0.0:1'\nmqtt_url = 'mqtt://b:1'\n\
+         [parent]\nurl = 'http://root.example:1'\nalternates = ['http://10.0.0.1:1']\n\
+         failover_patience_s = 5\n[children]\nlisten = '10.0.0.2:7'\nurl = 'http://c:7'",
+    )
+    .unwrap();
+    assert_eq!(config.parent.preferred, "http://root.example:1");
+    assert_eq!(config.parent.alternates, ["http://10.0.0.1:1"]);
+    assert_eq!(config.parent.habits.patience_ms, 5_000);
+    assert_eq!(config.children.unwrap().listen, "10.0.0.2:7".parse().unwrap());
 }
 
 #[test]
@@ -58,6 +69,13 @@ fn wrong_files_are_refused_with_the_key() {
         ("name = 'x'\nbroker = 'mqtts://127.0.0.1:1'", "(broker)"),
         ("name = 'x'\nbroker = 'mqtt://10.0.0.1:1'", "refused: mqtt://10.0.0.1:1 (broker)"),
         ("name = 'x'\nbroker = 'mqtt://[::1]:1'\nmqtt_listen = '[::1]:1'", "exclude each other"),
+        ("name = 'x'\n[parent]\nuri = 'http://[::1]:1'", "unknown field `uri`"),
+        ("name = 'x'\n[parent]\nalternates = ['http://10.0.0.1:1']", "(parent.alternates)"),
+        ("name = 'x'\n[parent]\nfailover_patience_s = 0", "1 to 86400 seconds"),
+        ("name = 'x'\n[children]\nlisten = '0.0.0.0:1'", "refused: 0.0.0.0:1 (children.listen)"),
+        ("name = 'x'\n[children]\nlisten = '[::1]:1'\nurl = 'x'", "is no parent's address"),
+        ("name = 'x'\nmqtt_url = 'http://[::1]:1'", "write mqtt://HOST:PORT"),
+        ("name = 'x'\nparent = 'http://192.0.2.1:1'", "insecure_network = true"),
         ("name = ", "TOML"),
     ];
     for (text, expected) in table {

@@ -85,14 +85,14 @@ impl View<'_> {
         let outlet = outlet.ok_or_else(|| {
             Refusal::Busy(format!("instance {id} is on no cluster that is connected now"))
         })?;
-        Ok(outlet.link.clone())
+        Ok(outlet.streams.clone())
     }
 
     /// All connections, with the names of their clusters.
     pub fn links(&self) -> Vec<(String, Arc<Link>)> {
         let named = self.links.iter().filter_map(|(id, outlet)| {
             let child = self.tier.children().get(id)?;
-            Some((child.name().to_owned(), outlet.link.clone()))
+            Some((child.name().to_owned(), outlet.streams.clone()))
         });
         named.collect()
     }

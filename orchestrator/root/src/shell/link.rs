@@ -11,39 +11,27 @@ use marram_protocol::v1::{
     CHUNK_BYTES_MAX, CREDIT_BYTES, Down, Output, STREAMS_MAX, StreamEnd, StreamFault, StreamId,
     StreamRequest, Up, input_cost,
 };
+use marram_tunnel::Streams;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::mpsc;
-
-/// Messages of desired state that wait for a slow connection: a whole manifest with all its
-/// specifications fits. A child that lags further is cut off, and asks again when it is back.
-pub(super) const CONTROL_QUEUE_MAX: usize = 512;
-
-/// Messages of clients that wait: a quarter of a MiB of the largest chunks.
-pub(super) const CLIENT_QUEUE_MAX: usize = 16;
 
 /// A connected child.
 #[derive(Debug)]
 pub struct Link {
     child: ChildId,
-    /// Tells this connection from the ones before and after it.
-    pub(super) serial: u64,
     clients: mpsc::Sender<Down>,
-    streams: Mutex<Streams>,
+    streams: Mutex<Open>,
 }
 
 #[derive(Debug, Default)]
-struct Streams {
+struct Open {
     last: u32,
     open: BTreeMap<StreamId, Arc<Inbox>>,
     closed: bool,
 }
 
 impl Link {
-    pub(super) fn new(child: ChildId, serial: u64, clients: mpsc::Sender<Down>) -> Self {
-        Self { child, serial, clients, streams: Mutex::default() }
-    }
-
     /// Which child.
     pub fn child(&self) -> ChildId {
         self.child
@@ -81,8 +69,28 @@ impl Link {
         Ok((id, inbox))
     }
 
-    /// Takes what belongs to a stream; gives back what does not.
-    pub(super) fn deliver(&self, message: Up) -> Option<Up> {
+    fn forget(&self, id: StreamId) -> bool {
+        self.lock().open.remove(&id).is_some()
+    }
+
+    fn gone(&self) -> Refusal {
+        Refusal::Busy(format!("cluster {} is not connected", self.child))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Open> {
+        self.streams.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Streams for Link {
+    /// A quarter of a MiB of the largest chunks.
+    const QUEUE_MAX: usize = 16;
+
+    fn new(child: ChildId, clients: mpsc::Sender<Down>) -> Self {
+        Self { child, clients, streams: Mutex::default() }
+    }
+
+    fn deliver(&self, message: Up) -> Option<Up> {
         match message {
             Up::StreamData { stream, output, bytes } => {
                 // A stream that is not there was closed by this side a moment ago.
@@ -104,26 +112,13 @@ impl Link {
         }
     }
 
-    /// The connection is gone, and with it every stream.
-    pub(super) fn close(&self) {
+    fn close(&self) {
         let mut streams = self.lock();
         streams.closed = true;
         for inbox in std::mem::take(&mut streams.open).into_values() {
             let why = "the connection to the cluster is gone".to_owned();
             inbox.end(StreamEnd::Fault(StreamFault::Unreachable, why));
         }
-    }
-
-    fn forget(&self, id: StreamId) -> bool {
-        self.lock().open.remove(&id).is_some()
-    }
-
-    fn gone(&self) -> Refusal {
-        Refusal::Busy(format!("cluster {} is not connected", self.child))
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Streams> {
-        self.streams.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -286,8 +281,8 @@ mod tests {
     use super::*;
 
     fn link() -> (Arc<Link>, mpsc::Receiver<Down>) {
-        let (clients, queue) = mpsc::channel(CLIENT_QUEUE_MAX);
-        (Arc::new(Link::new(ChildId([1; 12]), 1, clients)), queue)
+        let (clients, queue) = mpsc::channel(Link::QUEUE_MAX);
+        (Arc::new(Link::new(ChildId([1; 12]), clients)), queue)
     }
 
     fn block_on<T>(future: impl Future<Output = T>) -> T {

@@ -17,13 +17,11 @@
 //! program; the next start reads what is true.
 
 mod actions;
-mod child;
 mod command;
 mod inbox;
 mod link;
 mod scale;
 
-pub use child::serve_child;
 pub use command::{Applied, AppliedService, Handle, View};
 pub use inbox::Piece;
 pub use link::{Inlet, Link, Stream, collect, last_bytes, refusal};
@@ -40,6 +38,7 @@ use marram_orchestrator_core::{Effect, Identity, Input, RecordError, Tier};
 use marram_protocol::id::{ChildId, InstanceId, ServiceId};
 use marram_protocol::v1::{Down, Up};
 use marram_store::Store;
+use marram_tunnel::Streams as _;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use tokio::sync::{broadcast, mpsc, oneshot};
@@ -75,30 +74,11 @@ pub struct Change {
     pub now: Option<InstanceView>,
 }
 
-/// What the connections of children tell.
-#[derive(Debug)]
-enum ChildEvent {
-    /// A child has said hello.
-    Up { outlet: Outlet, hello: Up },
-    /// It said something else.
-    Said { child: ChildId, serial: u64, message: Up },
-    /// Its connection is gone.
-    Gone { child: ChildId, serial: u64 },
-}
+/// What the connections of clusters tell.
+pub type ChildEvent = marram_tunnel::ChildEvent<Link>;
 
-/// The way to a connected child. Dropping it ends the connection, once what was queued is
-/// sent.
-#[derive(Debug)]
-struct Outlet {
-    control: mpsc::Sender<Down>,
-    link: Arc<Link>,
-}
-
-/// Where connections of children hand in what they hear.
-#[derive(Debug, Clone)]
-pub struct Children {
-    events: mpsc::Sender<ChildEvent>,
-}
+/// The way to a connected cluster.
+pub type Outlet = marram_tunnel::Outlet<Link>;
 
 /// The owner of the state.
 #[derive(Debug)]
@@ -120,7 +100,7 @@ impl Shell {
     pub fn open(
         store: Arc<dyn Store>,
         clock: Clock,
-    ) -> Result<(Self, Handle, Children), ShellError> {
+    ) -> Result<(Self, Handle, mpsc::Sender<ChildEvent>), ShellError> {
         let catalog = Catalog::load(&*store)?;
         let records = storage::load(&*store, CORE_PREFIX)?;
         let records = records.into_iter().map(|(key, value)| {
@@ -153,8 +133,7 @@ impl Shell {
         };
         shell.mend();
         shell.settle()?;
-        let (commands, events) = (command_sender, event_sender);
-        Ok((shell, Handle { commands }, Children { events }))
+        Ok((shell, Handle { commands: command_sender }, event_sender))
     }
 
     /// A change too large for one transaction may have been cut short by a crash before it
@@ -267,12 +246,12 @@ impl Shell {
         let now = self.clock.now();
         match event {
             ChildEvent::Up { outlet, hello } => {
-                let child = outlet.link.child();
+                let child = outlet.child;
                 // A connection that takes the place of another one ends that one.
                 if let Some(old) = self.outlets.insert(child, outlet) {
-                    old.link.close();
+                    old.streams.close();
                 }
-                self.tier.handle(now, Input::Child(child, hello));
+                self.tier.handle(now, Input::Child(child, Up::Hello(*hello)));
             }
             ChildEvent::Said { child, serial, message } => {
                 if self.is_current(child, serial) {
@@ -289,12 +268,12 @@ impl Shell {
     }
 
     fn is_current(&self, child: ChildId, serial: u64) -> bool {
-        self.outlets.get(&child).is_some_and(|outlet| outlet.link.serial == serial)
+        self.outlets.get(&child).is_some_and(|outlet| outlet.serial == serial)
     }
 
     fn drop_child(&mut self, child: ChildId) {
         if let Some(outlet) = self.outlets.remove(&child) {
-            outlet.link.close();
+            outlet.streams.close();
         }
         self.tier.handle(self.clock.now(), Input::ChildGone(child, None));
     }
@@ -322,6 +301,9 @@ impl Shell {
                 match effect {
                     Effect::ToChild(child, message) => self.tell(child, message),
                     Effect::Changed(id) => self.changed(id),
+                    Effect::Operated { operation, end } => {
+                        tracing::info!(?operation, ?end, "an operation is over");
+                    }
                     // A root has no parent; what is persisted was taken out above.
                     Effect::ToParent(_) | Effect::Persist(_) => {}
                 }
@@ -334,8 +316,8 @@ impl Shell {
     fn tell(&mut self, child: ChildId, message: Down) {
         let rejected = matches!(message, Down::Rejected { .. });
         let Some(outlet) = self.outlets.get(&child) else { return };
-        if outlet.control.try_send(message).is_err() {
-            tracing::warn!(cluster = %child, "cut off: it does not take what is sent");
+        if let Err(why) = outlet.tell(message) {
+            tracing::warn!(cluster = %child, "cut off: {why}");
             self.drop_child(child);
         } else if rejected {
             self.drop_child(child);

@@ -1,0 +1,154 @@
+//! The whole cluster: opened, bound, run, ended.
+
+use crate::bus::{Embedded, External};
+use crate::config::{Config, Mqtt, Network};
+use crate::parent::{self, Way};
+use crate::shell::{Inlets, Shell};
+use crate::storage::{self, StorageError};
+use marram_orchestrator_core::RecordError;
+use marram_protocol::id::ChildId;
+use marram_store::RedbStore;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
+
+/// Messages of the parent that wait for the shell; the connection waits then.
+const PARENT_EVENTS_MAX: usize = 64;
+
+/// Messages of child clusters that wait for the shell; their connections wait then.
+const CHILD_EVENTS_MAX: usize = 64;
+
+/// Why a cluster cannot start or go on.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The state directory cannot be made.
+    #[error("cannot make the state directory {}: {source}", path.display())]
+    StateDir {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The store failed, or holds what cannot be read.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// The core's records cannot be read.
+    #[error(transparent)]
+    Record(#[from] RecordError),
+    /// Somebody else has the address, or it is not this machine's.
+    #[error("cannot listen on {address} ({key}): {source}")]
+    Listen {
+        /// Which address.
+        address: SocketAddr,
+        /// Under which key of the configuration.
+        key: &'static str,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The endpoint or the client for the broker cannot be set up.
+    #[error("cannot set up MQTT: {0}")]
+    Mqtt(String),
+    /// No randomness.
+    #[error("the system gives no random numbers: {0}")]
+    Random(#[from] getrandom::Error),
+}
+
+/// What is known once the cluster serves.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ready {
+    /// Where the embedded endpoint listens; `None` with a broker elsewhere.
+    pub mqtt_listen: Option<SocketAddr>,
+    /// Where child clusters connect; `None` if it takes none.
+    pub children_listen: Option<SocketAddr>,
+}
+
+/// Runs a cluster until `stop`. `ready` is called once, when nodes can be heard.
+pub async fn run(
+    config: Config,
+    ready: impl FnOnce(Ready) + Send,
+    stop: impl Future<Output = ()>,
+) -> Result<(), Error> {
+    let path = config.state_dir.clone();
+    std::fs::create_dir_all(&path).map_err(|source| Error::StateDir { path, source })?;
+    let store =
+        RedbStore::open(&config.state_dir.join("cluster.redb")).map_err(StorageError::Store)?;
+    let id = storage::id(&store, draw_id()?)?;
+    tracing::info!(%id, name = config.name, "this cluster");
+    if config.network == Network::Any {
+        tracing::warn!(
+            "insecure_network: nobody proves who he is and nothing is encrypted; whoever reaches \
+             these addresses can read and command everything"
+        );
+    }
+    // Tasks end when this is dropped, which is when the shell has ended.
+    let mut tasks = JoinSet::new();
+    let rooted = Arc::new(AtomicBool::new(false));
+    let (child_sender, child_events) = mpsc::channel(CHILD_EVENTS_MAX);
+    let children_listen = match &config.children {
+        Some(children) => {
+            let listener = bind(children.listen, "children.listen").await?;
+            let (incoming, serving) =
+                marram_tunnel::serve_while(listener.0, rooted.clone(), std::future::pending());
+            tasks.spawn(async {
+                if let Err(error) = serving.await {
+                    tracing::error!(%error, "child clusters cannot be served any more");
+                }
+            });
+            tasks.spawn(marram_tunnel::serve_children(incoming, child_sender));
+            Some(listener.1)
+        }
+        None => None,
+    };
+    let (events, parent_events) = mpsc::channel(PARENT_EVENTS_MAX);
+    let way = Way {
+        own: id,
+        parent: config.parent.clone(),
+        network: config.network,
+        state_dir: config.state_dir.clone(),
+        rooted,
+    };
+    tasks.spawn(parent::keep(way, events));
+    let inlets = Inlets { parent_events, child_events };
+    match &config.mqtt {
+        Mqtt::Embedded(address) => {
+            let (listener, bound) = bind(*address, "mqtt_listen").await?;
+            let bus = Embedded::new().map_err(|error| Error::Mqtt(error.to_string()))?;
+            let (end, ended) = oneshot::channel::<()>();
+            // A sender that is dropped means the same as a word.
+            let serving = tokio::spawn(bus.serve(listener, async { drop(ended.await) }));
+            let listen = Ready { mqtt_listen: Some(bound), children_listen };
+            let shell = Shell::open(&config, &listen, id, Box::new(store), bus, inlets)?;
+            let result = shell.run(|| ready(listen), stop).await;
+            drop(end);
+            if let Err(error) = serving.await {
+                tracing::error!(%error, "the endpoint's task failed");
+            }
+            result
+        }
+        Mqtt::Broker { host, port } => {
+            let (bus, carrier) =
+                External::new(id, host, *port).map_err(|error| Error::Mqtt(error.to_string()))?;
+            tasks.spawn(carrier);
+            let listen = Ready { mqtt_listen: None, children_listen };
+            let shell = Shell::open(&config, &listen, id, Box::new(store), bus, inlets)?;
+            shell.run(|| ready(listen), stop).await
+        }
+    }
+}
+
+async fn bind(address: SocketAddr, key: &'static str) -> Result<(TcpListener, SocketAddr), Error> {
+    let failed = |source| Error::Listen { address, key, source };
+    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let bound = listener.local_addr().map_err(failed)?;
+    Ok((listener, bound))
+}
+
+fn draw_id() -> Result<ChildId, Error> {
+    let mut bytes = [0; 12];
+    getrandom::fill(&mut bytes)?;
+    Ok(ChildId(bytes))
+}
