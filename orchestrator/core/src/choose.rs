@@ -337,7 +337,8 @@ fn wanted_virtualization(spec: &ServiceSpec) -> &str {
 
 fn candidate(offer: &Offer, child: &Child) -> Candidate {
     let (free, slot) = offer.free(child.reserved());
-    Candidate { capacity: amounts(offer.capacity), free: amounts(free), slot: amounts(slot) }
+    let (free, slot) = (amounts(free), amounts(slot));
+    Candidate { capacity: amounts(offer.capacity), free, slot, ..Candidate::default() }
 }
 
 fn amounts(resources: Resources) -> Amounts {

@@ -2,9 +2,38 @@
 //!
 //! Why apart and why integers: a scheduler that sees neither names nor clocks can be tested
 //! by tables, compared with others on recorded inputs, and never gives two answers to one
-//! question. Who is a candidate at all is the caller's matter.
+//! question. Who is a candidate at all is the caller's matter; what this crate knows of
+//! distances and of making room helps it with that.
 //!
-//! A policy is a plugin: it scores one candidate at a time. [`BEST_FIT`] is the first.
+//! A policy is a plugin: it scores one candidate at a time, and the lowest score wins, the
+//! first of equals. Before the score comes [`Candidate::crowd`]: a service that is to be
+//! spread over failure domains goes to the emptiest one, whatever the policy.
+//!
+//! | plugin | score, with all amounts as thousandths of the capacity | after |
+//! |---|---|---|
+//! | `best-fit` | `Σ (free - demand) / capacity` over the kinds of amounts | best-fit bin packing; Oakestra's `calculate.py` takes the largest rest instead |
+//! | `spread` | first the service's instances there, then `max (used + demand) / capacity` | Kubernetes' `PodTopologySpread` and `LeastAllocated`, as ideas |
+//! | `ldp` | first the strain in tenths, then as `best-fit` | Oakestra's LDP: Bartolomeo and others, "Oakestra" (USENIX ATC 2023), algorithm 2 |
+//!
+//! | part of `ldp` | formula | after |
+//! |---|---|---|
+//! | latency | `√(Δx² + Δy²) + h₁ + h₂` ([`near::Point`]) | Dabek and others, "Vivaldi" (SIGCOMM 2004) |
+//! | distance | great circle: `2 R asin(|a - b| / 2)` of unit vectors, `R` = 6 371 008.8 m ([`near::Place`]) | haversine, in vectors |
+//! | tolerance | `limit · (1 + 0.2 · (1 - rigidness))` ([`near::Bound`]) | LDP's fifth, scaled by the SLA's rigidness |
+//! | strain | `max distance / limit` over all bounds, in thousandths | |
+//! | users from reference distances | `argmin Σ (|p - pᵢ| - dᵢ)²`, by gradient steps ([`points::multilaterate`]) | LDP's trilateration |
+//! | several users | `argmin Σ |p - pᵢ|`, by Weiszfeld's steps ([`points::geometric_median`]) | Weiszfeld 1937, Vardi and Zhang 2000 |
+//! | making room | fewest victims, then the lowest priorities ([`preempt::victims`]) | |
+//!
+//! Invariants: the same numbers give the same answer on every machine. Where fractions are
+//! needed only `+ - * /` and `sqrt` are used, which IEEE 754 rounds alike everywhere.
+
+pub mod near;
+pub mod points;
+mod policies;
+pub mod preempt;
+
+pub use policies::{BEST_FIT, LDP, POLICIES, SPREAD, policy};
 
 use std::fmt::Debug;
 
@@ -15,7 +44,7 @@ pub const KINDS: usize = 7;
 pub type Amounts = [u32; KINDS];
 
 /// One that could take the demand.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Candidate {
     /// All it has.
     pub capacity: Amounts,
@@ -23,6 +52,13 @@ pub struct Candidate {
     pub free: Amounts,
     /// What is left at most in one place below it; equal to `free` for a single machine.
     pub slot: Amounts,
+    /// Instances of the same service there.
+    pub siblings: u32,
+    /// How full the failure domain is that it is in, with instances of the same service:
+    /// thousandths of an instance for each domain there.
+    pub crowd: u32,
+    /// How much of its bounds on latency and distance is used up, in thousandths.
+    pub strain: u32,
 }
 
 /// Scores a candidate that fits; the lowest score wins, the first of equals.
@@ -34,30 +70,14 @@ pub trait Policy: Sync + Debug {
     fn score(&self, demand: &Amounts, candidate: &Candidate) -> u64;
 }
 
-/// Fills the fullest that still fits, so that large gaps stay for large demands.
-#[derive(Debug)]
-struct BestFit;
-
-/// The policy in use unless another is configured.
-pub static BEST_FIT: &dyn Policy = &BestFit;
-
-impl Policy for BestFit {
-    fn name(&self) -> &'static str {
-        "best-fit"
-    }
-
-    /// Sum of what would be left of each kind, in thousandths of its capacity.
-    fn score(&self, demand: &Amounts, candidate: &Candidate) -> u64 {
-        (0..KINDS).fold(0, |sum, kind| {
-            let left = u64::from(candidate.free[kind].saturating_sub(demand[kind]));
-            sum + left * 1000 / u64::from(candidate.capacity[kind]).max(1)
-        })
-    }
-}
-
 /// Whether the demand fits as a whole and in one place.
 pub fn fits(demand: &Amounts, candidate: &Candidate) -> bool {
     (0..KINDS).all(|k| demand[k] <= candidate.free[k] && demand[k] <= candidate.slot[k])
+}
+
+/// What decides between candidates: the domain, then the policy.
+pub fn rank(policy: &dyn Policy, demand: &Amounts, candidate: &Candidate) -> (u32, u64) {
+    (candidate.crowd, policy.score(demand, candidate))
 }
 
 /// The index of the best candidate that fits, if one does.
@@ -70,58 +90,9 @@ pub fn plan(
         .into_iter()
         .enumerate()
         .filter(|(_, candidate)| fits(demand, candidate))
-        .min_by_key(|(_, candidate)| policy.score(demand, candidate))
+        .min_by_key(|(_, candidate)| rank(policy, demand, candidate))
         .map(|(index, _)| index)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn machine(capacity: u32, free: u32) -> Candidate {
-        let amounts = |n| [n, n, 0, n, 0, 0, 0];
-        Candidate { capacity: amounts(capacity), free: amounts(free), slot: amounts(free) }
-    }
-
-    #[test]
-    fn the_fullest_that_fits_is_chosen() {
-        // Demand, machines as (capacity, free), index of the chosen one.
-        type Case = (u32, &'static [(u32, u32)], Option<usize>);
-        let table: &[Case] = &[
-            (10, &[], None),
-            (10, &[(100, 9)], None),
-            (10, &[(100, 100), (100, 20), (100, 50)], Some(1)),
-            (10, &[(100, 20), (100, 20)], Some(0)),
-            (0, &[(100, 0)], Some(0)),
-        ];
-        for (demand, machines, expected) in table {
-            let candidates = machines.iter().map(|&(capacity, free)| machine(capacity, free));
-            let demand = [*demand, *demand, 0, *demand, 0, 0, 0];
-            assert_eq!(plan(BEST_FIT, &demand, candidates), *expected, "{machines:?}");
-        }
-    }
-
-    #[test]
-    fn a_sum_of_small_gaps_is_no_place_for_a_large_demand() {
-        let scattered = Candidate { slot: [5, 5, 0, 5, 0, 0, 0], ..machine(100, 100) };
-        assert_eq!(plan(BEST_FIT, &[10, 0, 0, 0, 0, 0, 0], [scattered]), None);
-    }
-
-    proptest! {
-        #[test]
-        fn what_is_chosen_fits_and_nothing_fitting_is_missed(
-            demand in any::<[u32; KINDS]>(),
-            free in prop::collection::vec((any::<[u32; KINDS]>(), any::<[u32; KINDS]>()), 0..20),
-        ) {
-            let candidates: Vec<Candidate> = free
-                .into_iter()
-                .map(|(free, slot)| Candidate { capacity: free, free, slot })
-                .collect();
-            match plan(BEST_FIT, &demand, candidates.iter().copied()) {
-                Some(index) => prop_assert!(fits(&demand, &candidates[index])),
-                None => prop_assert!(candidates.iter().all(|c| !fits(&demand, c))),
-            }
-        }
-    }
-}
+mod tests;
