@@ -1,5 +1,6 @@
 //! The node's configuration: one TOML file, checked whole before anything starts.
 
+use marram_protocol::parents::WayUp;
 use marram_protocol::v1::SUMMARY_LIST_MAX;
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -61,9 +62,13 @@ pub enum ConfigError {
 pub struct Config {
     /// Name for people; the host's name if absent.
     pub name: Option<String>,
-    /// The cluster, `mqtt://host[:port]`.
-    #[serde(default = "default_cluster")]
-    pub cluster: String,
+    /// The cluster, `mqtt://host[:port]`, and others that would do.
+    #[serde(default)]
+    pub cluster: WayUp,
+    /// Connect to other machines too, though nobody proves who he is and everybody on the way
+    /// can listen.
+    #[serde(default)]
+    pub insecure_network: bool,
     /// What survives a reboot: identity and ledger.
     pub state_dir: PathBuf,
     /// What a reboot may take: logs, and what running workloads need. In memory, so that it
@@ -230,10 +235,6 @@ impl Default for Containerd {
     }
 }
 
-fn default_cluster() -> String {
-    format!("mqtt://127.0.0.1:{MQTT_PORT}")
-}
-
 fn default_runtime_dir() -> PathBuf {
     "/run/marram".into()
 }
@@ -275,7 +276,7 @@ impl Config {
                 expected: "one address of this machine, or all of them and `address` names one",
             });
         }
-        self.cluster_address().map(drop)
+        self.clusters().map(drop)
     }
 
     /// Where other nodes reach this one, if that is not where it listens.
@@ -284,31 +285,52 @@ impl Config {
         self.address.as_ref()?.parse().ok()
     }
 
-    /// Host and port of the cluster's MQTT endpoint.
-    pub fn cluster_address(&self) -> Result<(String, u16), ConfigError> {
-        let bad =
-            |expected| ConfigError::Value { key: "cluster", value: self.cluster.clone(), expected };
-        let form = "an address such as mqtt://127.0.0.1:10003 is needed";
-        let rest = self.cluster.strip_prefix("mqtt://").ok_or_else(|| bad(form))?;
-        let rest = rest.strip_suffix('/').unwrap_or(rest);
-        let (host, port) = match rest.parse::<SocketAddr>() {
-            Ok(address) => (address.ip().to_string(), address.port()),
-            Err(_) => match rest.rsplit_once(':') {
-                Some((host, port)) => (host.to_owned(), port.parse().map_err(|_| bad(form))?),
-                None => (rest.to_owned(), MQTT_PORT),
-            },
-        };
-        let ip = host.trim_matches(['[', ']']);
-        let loopback = ip == "localhost"
-            || ip.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback());
-        if !loopback {
-            return Err(bad(
-                "identity and encryption are not built yet, so Marram connects to 127.0.0.1, \
-                 ::1 and localhost only",
-            ));
+    /// The preferred cluster's URL, and those of others.
+    ///
+    /// # Errors
+    /// One of them is none, or leads to another machine.
+    pub fn clusters(&self) -> Result<(String, Vec<String>), ConfigError> {
+        let usual = || format!("mqtt://127.0.0.1:{MQTT_PORT}");
+        let preferred = self.cluster.url.clone().unwrap_or_else(usual);
+        broker(&preferred, "cluster", self.insecure_network)?;
+        for url in &self.cluster.alternates {
+            broker(url, "cluster.alternates", self.insecure_network)?;
         }
-        Ok((ip.to_owned(), port))
+        Ok((preferred, self.cluster.alternates.clone()))
     }
+}
+
+/// Host and port of a cluster's MQTT endpoint.
+pub(crate) fn broker(
+    url: &str,
+    key: &'static str,
+    insecure: bool,
+) -> Result<(String, u16), ConfigError> {
+    let bad = |expected| ConfigError::Value { key, value: url.to_owned(), expected };
+    let form = "an address such as mqtt://127.0.0.1:10003 is needed";
+    let rest = url.strip_prefix("mqtt://").ok_or_else(|| bad(form))?;
+    let rest = rest.strip_suffix('/').unwrap_or(rest);
+    let (host, port) = match rest.parse::<SocketAddr>() {
+        Ok(address) => (address.ip().to_string(), address.port()),
+        Err(_) => match rest.rsplit_once(':') {
+            Some((host, port)) => (host.to_owned(), port.parse().map_err(|_| bad(form))?),
+            None => (rest.to_owned(), MQTT_PORT),
+        },
+    };
+    let ip = host.trim_matches(['[', ']']);
+    if ip.is_empty() || ip.contains('/') {
+        return Err(bad(form));
+    }
+    let loopback =
+        ip == "localhost" || ip.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
+    if !loopback && !insecure {
+        return Err(bad(
+            "identity and encryption are not built yet, so Marram connects to 127.0.0.1, ::1 \
+             and localhost only; with insecure_network = true it connects there, and whoever \
+             reaches the other end or listens on the way can read and command everything",
+        ));
+    }
+    Ok((ip.to_owned(), port))
 }
 
 /// Labels and names of addons: short, few, and without what selectors give a meaning.
@@ -350,7 +372,8 @@ mod tests {
     #[test]
     fn a_short_file_is_enough() {
         let config = parse("state_dir = '/var/lib/marram/node'").unwrap();
-        assert_eq!(config.cluster_address().unwrap(), ("127.0.0.1".into(), 10003));
+        let (cluster, others) = config.clusters().unwrap();
+        assert_eq!((cluster.as_str(), others.len()), ("mqtt://127.0.0.1:10003", 0));
         assert!(config.native.enabled && config.containerd.enabled);
     }
 
@@ -360,11 +383,16 @@ mod tests {
             [("mqtt://127.0.0.1", 10003), ("mqtt://localhost:1", 1), ("mqtt://[::1]:7/", 7)]
         {
             let config = parse(&format!("state_dir = '/s'\ncluster = '{text}'")).unwrap();
-            assert_eq!(config.cluster_address().unwrap().1, port, "{text}");
+            let (url, _) = config.clusters().unwrap();
+            assert_eq!(broker(&url, "cluster", false).unwrap().1, port, "{text}");
         }
         for text in ["mqtt://10.0.0.1:1", "mqtt://example.org", "mqtt://0.0.0.0:1"] {
             let error = parse(&format!("state_dir = '/s'\ncluster = '{text}'")).unwrap_err();
             assert!(error.contains("identity and encryption are not built yet"), "{error}");
+            let table = format!("[cluster]\nalternates = ['{text}']");
+            let error = parse(&format!("state_dir = '/s'\n{table}")).unwrap_err();
+            assert!(error.contains("cluster.alternates"), "{error}");
+            parse(&format!("state_dir = '/s'\ninsecure_network = true\n{table}")).unwrap();
         }
         for text in ["127.0.0.1", "http://127.0.0.1", "mqtt://127.0.0.1:x"] {
             assert!(parse(&format!("state_dir = '/s'\ncluster = '{text}'")).is_err(), "{text}");

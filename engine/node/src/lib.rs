@@ -33,3 +33,4 @@ mod perform;
 mod ports;
 pub mod shell;
 mod streams;
+mod way;

@@ -1,4 +1,5 @@
-//! The connection to the cluster: one MQTT 5 session, opened by the node.
+//! The connection to the cluster: one MQTT 5 session, opened by the node with one cluster at a
+//! time; which one that is, [`Way`] says.
 //!
 //! The session is kept by the broker while the link is down, so that what was sent to the
 //! node waits for it. Presence is a retained message and a last will. The link is up when
@@ -6,8 +7,10 @@
 //!
 //! Nothing here decides: messages come out decoded, and what is to be sent comes in whole.
 
+use crate::way::Way;
 use marram_protocol::MESSAGE_BYTES_MAX;
 use marram_protocol::id::ChildId;
+use marram_protocol::parents::Action;
 use marram_protocol::topic::{Leaf, Topic, client_id};
 use marram_protocol::v1::{Down, Up};
 use rumqttc::mqttbytes::v5::{DisconnectReasonCode, LastWill, SubscribeReasonCode};
@@ -17,7 +20,6 @@ use rumqttc::{
 };
 use std::time::Duration;
 use tokio::sync::mpsc;
-use tokio::time::Instant;
 
 /// Seconds without traffic before a ping: two fit well into the traffic budget, and a dead
 /// link is noticed within a minute and a half.
@@ -33,15 +35,6 @@ const REQUESTS_MAX: usize = 64;
 /// its start: its default of 65 535 takes 16 MiB.
 const UNCONFIRMED_MAX: u16 = 64;
 
-/// Waits between attempts to connect: they double, and each is drawn anew from its upper
-/// half so that a thousand nodes do not come back at once.
-const BACKOFF_FIRST_MS: u64 = 500;
-const BACKOFF_MAX_MS: u64 = 60_000;
-
-/// A link that lasted so long was a good one: its loss is a first failure. Two nodes with one
-/// id end each other's link at once, and shall not do so all the time.
-const WELL_AFTER: Duration = Duration::from_secs(30);
-
 /// An orderly goodbye takes no longer; after that the last will speaks.
 const GOODBYE_TIME_MAX: Duration = Duration::from_secs(2);
 
@@ -51,8 +44,8 @@ const PACKET_BYTES_MAX: usize = MESSAGE_BYTES_MAX + 1024;
 /// What happens on the link.
 #[derive(Debug)]
 pub(crate) enum LinkEvent {
-    /// Ready: say hello.
-    Up,
+    /// Ready: say hello, and that this cluster would be better if it is not the one.
+    Up(Option<ChildId>),
     /// Gone; it is being tried again.
     Down,
     /// The cluster speaks about desired state.
@@ -149,85 +142,123 @@ fn way(message: &Up) -> (Leaf, PublishOptions) {
 pub(crate) struct Link {
     sender: Sender,
     events: EventLoop,
+    way: Way,
+    /// The cluster that the session is with.
+    url: String,
     incarnation: u64,
     /// The subscriptions are confirmed.
     up: bool,
 }
 
+/// How a connection ended.
+enum End {
+    /// Nobody listens to this link any more, or goodbye was said.
+    Over,
+    /// By itself, for this reason.
+    Lost(String),
+    /// By the rules of who is whose cluster.
+    Left(&'static str),
+}
+
 impl Link {
     /// Makes the session's two ends; nothing is connected yet.
-    pub(crate) fn new(
-        address: (String, u16),
-        node: ChildId,
-        incarnation: u64,
-    ) -> anyhow::Result<(Self, Sender)> {
-        let mut options = MqttOptions::new(client_id(node), address);
-        options.set_keep_alive(KEEP_ALIVE_S);
-        options.set_session_mode(SessionMode::Persistent);
-        // A client that has just started knows nothing of an older session, and the standard
-        // forbids it to go on with one; from the first connection on it does know.
-        options.set_clean_start(true);
-        options.set_session_expiry_interval(Some(SESSION_EXPIRY_S));
-        options.set_max_packet_size(Some(u32::try_from(PACKET_BYTES_MAX)?));
-        options.set_outgoing_inflight_upper_limit(UNCONFIRMED_MAX);
-        // A report that follows an acknowledgement would wait for the broker's, some 40 ms.
-        let mut network = NetworkOptions::new();
-        network.set_tcp_nodelay(true);
-        options.set_network_options(network);
-        let offline = Up::Presence { online: false, incarnation }.encode()?;
-        let topic = Topic { node, leaf: Leaf::Presence }.to_string();
-        options.set_last_will(LastWill::new(topic, offline, QoS::AtLeastOnce, true, None));
+    pub(crate) fn new(way: Way, node: ChildId, incarnation: u64) -> anyhow::Result<(Self, Sender)> {
+        let url = way.url().to_owned();
+        let options = options(way.address(&url)?, node, incarnation)?;
         let (client, events) = AsyncClient::builder(options).capacity(REQUESTS_MAX).try_build()?;
         let sender = Sender { client, node };
-        let link = Self { sender: sender.clone(), events, incarnation, up: false };
+        let link = Self { sender: sender.clone(), events, way, url, incarnation, up: false };
         Ok((link, sender))
     }
 
     /// Keeps the link up until nobody listens to its events any more, or until goodbye was
     /// said.
     pub(crate) async fn run(mut self, events: mpsc::Sender<LinkEvent>) {
-        let started = Instant::now();
-        let mut pace = Pace::new(self.incarnation);
         let mut told = String::new();
         loop {
-            let polled = tokio::select! {
-                polled = self.events.poll() => polled,
-                () = events.closed() => return,
+            match self.way.poll() {
+                Some(Action::Dial(url)) => {
+                    let end = match self.turn_to(url) {
+                        Ok(()) => self.serve(&events, &mut told).await,
+                        Err(error) => End::Lost(error.to_string()),
+                    };
+                    // What waits to be sent goes out first on the next connection.
+                    self.events.clean();
+                    let was_up = std::mem::take(&mut self.up);
+                    let why = match end {
+                        End::Over => return,
+                        End::Lost(why) => {
+                            self.way.lost(was_up);
+                            why
+                        }
+                        End::Left(why) => why.to_owned(),
+                    };
+                    if was_up && events.send(LinkEvent::Down).await.is_err() {
+                        return;
+                    }
+                    if told != why {
+                        tracing::warn!(%why, "no link to the cluster; trying again and again");
+                        told = why;
+                    }
+                }
+                // Probes are the way's own, and there is nothing to leave.
+                Some(Action::Leave(_) | Action::Probe(_)) => {}
+                None => tokio::select! {
+                    () = self.way.due() => {}
+                    () = events.closed() => return,
+                },
+            }
+        }
+    }
+
+    /// Another cluster is another session, and what waits for the old one is not for it.
+    fn turn_to(&mut self, url: String) -> anyhow::Result<()> {
+        if self.url != url {
+            self.events.clean();
+            self.events.reset_session_state();
+            let address = self.way.address(&url)?;
+            self.events.options = options(address, self.sender.node, self.incarnation)?;
+            self.url = url;
+        }
+        Ok(())
+    }
+
+    /// Serves one connection.
+    async fn serve(&mut self, events: &mpsc::Sender<LinkEvent>, told: &mut String) -> End {
+        loop {
+            let polled = {
+                // Not given up between two words of the rules: it connects in here.
+                let mut polling = std::pin::pin!(self.events.poll());
+                loop {
+                    if let Some(Action::Leave(why)) = self.way.poll() {
+                        return End::Left(why);
+                    }
+                    tokio::select! {
+                        polled = &mut polling => break polled,
+                        () = self.way.due() => {}
+                        () = events.closed() => return End::Over,
+                    }
+                }
             };
             let heard = match polled {
                 Ok(Event::Incoming(packet)) => self.incoming(packet),
                 Ok(Event::Outgoing(_) | Event::Auth(_)) => continue,
-                Err(ConnectionError::RequestsDone) => return,
+                Err(ConnectionError::RequestsDone) => return End::Over,
                 Err(error) => Err(why_lost(&error)),
             };
             match heard {
                 Ok(None) => {}
                 Ok(Some(event)) => {
-                    if let LinkEvent::Up = event {
-                        self.up = true;
-                        told.clear();
-                        pace.up(started.elapsed());
+                    match &event {
+                        LinkEvent::Up(_) => told.clear(),
+                        LinkEvent::Desired(message) => self.way.heard(message),
+                        LinkEvent::Down | LinkEvent::Stream(_) => {}
                     }
                     if events.send(event).await.is_err() {
-                        return;
+                        return End::Over;
                     }
                 }
-                Err(why) => {
-                    // What waits to be sent goes out first on the next connection.
-                    self.events.clean();
-                    if std::mem::take(&mut self.up) && events.send(LinkEvent::Down).await.is_err() {
-                        return;
-                    }
-                    let wait = pace.lost(started.elapsed());
-                    if told != why {
-                        tracing::warn!(%why, "no link to the cluster; trying again and again");
-                        told = why;
-                    }
-                    tokio::select! {
-                        () = tokio::time::sleep(wait) => {}
-                        () = events.closed() => return,
-                    }
-                }
+                Err(why) => return End::Lost(why),
             }
         }
     }
@@ -245,7 +276,11 @@ impl Link {
                 let granted =
                     |code: &SubscribeReasonCode| matches!(code, SubscribeReasonCode::Success(_));
                 match ack.return_codes.iter().find(|code| !granted(code)) {
-                    None => Ok(Some(LinkEvent::Up)),
+                    None => {
+                        self.up = true;
+                        tracing::info!(cluster = self.url, "linked");
+                        Ok(Some(LinkEvent::Up(self.way.up())))
+                    }
                     Some(code) => Err(format!("the broker lets nothing be heard: {code:?}")),
                 }
             }
@@ -286,36 +321,25 @@ fn why_lost(error: &ConnectionError) -> String {
     }
 }
 
-/// How long to wait before each attempt.
-struct Pace {
-    random: u64,
-    failures: u32,
-    up_since: Option<Duration>,
-}
-
-impl Pace {
-    fn new(seed: u64) -> Self {
-        Self { random: seed, failures: 0, up_since: None }
-    }
-
-    fn up(&mut self, at: Duration) {
-        self.up_since = Some(at);
-    }
-
-    /// The wait after a failed attempt or a lost link.
-    fn lost(&mut self, at: Duration) -> Duration {
-        if self.up_since.take().is_some_and(|since| at.saturating_sub(since) >= WELL_AFTER) {
-            self.failures = 0;
-        }
-        // xorshift: it only has to differ from node to node, and the seed does.
-        self.random ^= self.random << 13;
-        self.random ^= self.random >> 7;
-        self.random ^= self.random << 17;
-        let doubled = BACKOFF_FIRST_MS.saturating_mul(1 << self.failures.min(10));
-        self.failures = self.failures.saturating_add(1);
-        let whole = doubled.min(BACKOFF_MAX_MS);
-        Duration::from_millis(whole / 2 + self.random % (whole / 2))
-    }
+/// The session with one cluster, for a client that has just started.
+fn options(address: (String, u16), node: ChildId, incarnation: u64) -> anyhow::Result<MqttOptions> {
+    let mut options = MqttOptions::new(client_id(node), address);
+    options.set_keep_alive(KEEP_ALIVE_S);
+    options.set_session_mode(SessionMode::Persistent);
+    // A client that has just started knows nothing of an older session, and the standard
+    // forbids it to go on with one; from the first connection on it does know.
+    options.set_clean_start(true);
+    options.set_session_expiry_interval(Some(SESSION_EXPIRY_S));
+    options.set_max_packet_size(Some(u32::try_from(PACKET_BYTES_MAX)?));
+    options.set_outgoing_inflight_upper_limit(UNCONFIRMED_MAX);
+    // A report that follows an acknowledgement would wait for the broker's, some 40 ms.
+    let mut network = NetworkOptions::new();
+    network.set_tcp_nodelay(true);
+    options.set_network_options(network);
+    let offline = Up::Presence { online: false, incarnation }.encode()?;
+    let topic = Topic { node, leaf: Leaf::Presence }.to_string();
+    options.set_last_will(LastWill::new(topic, offline, QoS::AtLeastOnce, true, None));
+    Ok(options)
 }
 
 impl std::fmt::Debug for Link {

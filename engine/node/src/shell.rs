@@ -16,6 +16,7 @@ use crate::measure::{self, Meter, Seen};
 use crate::perform::{Done, Performer};
 use crate::ports::Ports;
 use crate::streams::Streams;
+use crate::way::Way;
 use anyhow::{Context, bail};
 use marram_backend_api::{Backend, Event};
 use marram_engine_core::{Effect, Engine, Identity, Input, Now, SlotView};
@@ -143,7 +144,8 @@ impl Shell {
         let engine = Engine::restore(identity, record.as_deref(), now)
             .context("the ledger cannot be taken up")?;
         let backends = measure::by_name(&mounted);
-        let (link, sender) = Link::new(config.cluster_address()?, node, incarnation)?;
+        let way = Way::open(&config, node, incarnation)?;
+        let (link, sender) = Link::new(way, node, incarnation)?;
         let (link_sender, link_events) = mpsc::channel(LINK_EVENTS_MAX);
         let mut background = JoinSet::new();
         background.spawn(link.run(link_sender));
@@ -290,8 +292,7 @@ impl Shell {
 
     fn link_event(&mut self, event: LinkEvent) {
         match event {
-            LinkEvent::Up => {
-                tracing::info!("linked to the cluster");
+            LinkEvent::Up(_rather) => {
                 self.linked = true;
                 self.behind = None;
                 self.handle(Input::LinkUp);

@@ -82,14 +82,21 @@ impl Endpoint {
 }
 
 fn connect(address: SocketAddr) -> (Sender, mpsc::Receiver<LinkEvent>, JoinHandle<()>) {
-    let (link, sender) = Link::new((address.ip().to_string(), address.port()), NODE, 5).unwrap();
+    connect_by(&format!("cluster = 'mqtt://{address}'"))
+}
+
+/// By what stands in the configuration.
+fn connect_by(text: &str) -> (Sender, mpsc::Receiver<LinkEvent>, JoinHandle<()>) {
+    let config = toml::from_str(&format!("state_dir = '/nonexistent'\n{text}")).unwrap();
+    let (link, sender) = Link::new(Way::open(&config, NODE, 5).unwrap(), NODE, 5).unwrap();
     let (events, receiver) = mpsc::channel(8);
     (sender, receiver, tokio::spawn(link.run(events)))
 }
 
-async fn up(events: &mut mpsc::Receiver<LinkEvent>) {
+async fn up(events: &mut mpsc::Receiver<LinkEvent>) -> Option<ChildId> {
     let event = soon("the link", events.recv()).await;
-    assert!(matches!(event, Some(LinkEvent::Up)), "{event:?}");
+    let Some(LinkEvent::Up(rather)) = event else { panic!("{event:?}") };
+    rather
 }
 
 async fn down(events: &mut mpsc::Receiver<LinkEvent>) {
@@ -164,20 +171,33 @@ async fn a_refused_subscription_is_no_link_and_is_asked_for_again() {
     endpoint.stop().await;
 }
 
-#[test]
-fn a_link_that_does_not_last_is_tried_ever_more_slowly() {
-    // Two nodes with one id end each other's connection as soon as it is there.
-    let mut pace = Pace::new(1);
-    let mut waits = Vec::new();
-    for _ in 0..12 {
-        pace.up(Duration::ZERO);
-        waits.push(pace.lost(Duration::from_millis(10)));
-    }
-    let long = Duration::from_millis(BACKOFF_MAX_MS / 2);
-    assert!(waits[0] < Duration::from_secs(1) && waits[11] >= long, "{waits:?}");
-    pace.up(Duration::ZERO);
-    assert!(pace.lost(WELL_AFTER) < Duration::from_secs(1), "it was well, so this is a first one");
-    assert!(pace.lost(Duration::ZERO) < Duration::from_secs(2));
+#[tokio::test]
+async fn a_cluster_that_stays_away_is_replaced_and_gone_back_to() {
+    let mut first = Endpoint::any(Arc::new(AllowAll)).await;
+    let mut second = Endpoint::any(Arc::new(AllowAll)).await;
+    let address = first.address;
+    let (sender, mut events, _running) = connect_by(&format!(
+        "[cluster]\nurl = 'mqtt://{address}'\nalternates = ['mqtt://{}']\n\
+         failover_patience_s = 1\nfailback_hysteresis_s = 1",
+        second.address
+    ));
+    assert_eq!(up(&mut events).await, None);
+    first.presence(true).await;
+    first.stop().await;
+    down(&mut events).await;
+    sender.try_send(&Up::Telemetry(Telemetry::default())).unwrap();
+    assert_eq!(up(&mut events).await, Some(ChildId::default()), "nobody has said who it is");
+    second.presence(true).await;
+    let welcome = Down::Welcome { epoch: 1, unix_ms: 0 }.encode().unwrap();
+    let topic = Topic { node: NODE, leaf: Leaf::Desired }.to_string();
+    second.broker.try_publish(&topic, welcome.into(), Qos::AtLeastOnce, false, None).unwrap();
+    assert!(matches!(soon("welcome", events.recv()).await, Some(LinkEvent::Desired(_))));
+    let mut first = Endpoint::start(address, Arc::new(AllowAll)).await;
+    down(&mut events).await;
+    assert_eq!(up(&mut events).await, None);
+    first.presence(true).await;
+    first.stop().await;
+    second.stop().await;
 }
 
 #[tokio::test]
