@@ -4,49 +4,33 @@
 //! the worst moments, finds what no hand-written test would. The same seed gives the same
 //! world, step by step.
 //!
-//! Faults drawn from the seed: links cut and healed with what was on its way lost, messages
-//! delivered twice, crash and restart of any tier from what it had persisted, reboots, effects
-//! that fail before or after they were done or whose result is lost, workloads that exit.
+//! ```text
+//!   root ── tunnel ── cluster ── tunnel ── cluster ── broker ── node: engine ── backend
+//!     │ store           │ store              │ store              │ ledger
+//!     └── each with clocks of its own, a queue of what happens to it, and a life that may end
+//! ```
 //!
-//! Safety is checked after every step by [`World::check`], liveness by [`World::heal`].
+//! What is simulated is what the shells promise the cores, no more: a way keeps order while
+//! its connection lasts, a write that was acknowledged is there, and so on; see each module.
+//! Faults are drawn from the seed (`world::faults`); safety is checked after every step
+//! (`world::rules`), liveness in the peace after them (`world::peace`).
 //! `cargo run -p marram-sim -- SEED` shows what happens in one world.
 
-mod machine;
+mod backend;
+mod broker;
+mod clock;
+mod disk;
+mod network;
+mod node;
+mod params;
+mod presets;
+mod program;
+mod queue;
+mod random;
 mod tier;
 mod world;
 
-pub use world::{Params, World};
-
-/// A small deterministic generator: splitmix64.
-#[derive(Debug, Clone)]
-pub struct Random(u64);
-
-impl Random {
-    /// The same seed gives the same sequence.
-    pub fn new(seed: u64) -> Self {
-        Self(seed)
-    }
-
-    /// Any number.
-    pub fn draw(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    /// A number below `end`, which is not 0.
-    pub fn below(&mut self, end: u64) -> u64 {
-        self.draw() % end.max(1)
-    }
-
-    /// True `percent` times out of a hundred.
-    pub fn chance(&mut self, percent: u64) -> bool {
-        self.below(100) < percent
-    }
-
-    /// An index into a list that is not empty.
-    pub fn index(&mut self, len: usize) -> usize {
-        usize::try_from(self.below(len as u64)).unwrap_or(0)
-    }
-}
+pub use params::Params;
+pub use presets::{PRESETS, Preset, story};
+pub use random::Random;
+pub use world::World;

@@ -1,44 +1,79 @@
-//! Replays one world and shows what happens in it.
+//! Replays one world and shows what happens in it, or tries many.
 //!
-//! `marram-sim SEED [CLUSTERS [MACHINES [STEPS [FAULTS [NESTED]]]]]`, numbers all; NESTED is 0
-//! or 1. Without them it is a bad day of two clusters.
+//! `marram-sim SEED [NAME=NUMBER…]` shows one world; the names are those of `Params`.
+//! `marram-sim soak FIRST COUNT` tries so many worlds of all kinds and names those that fail.
+//! `marram-sim pace [NAME=NUMBER…]` tells how fast a world goes.
 
-use marram_sim::{Params, World};
+use marram_sim::{PRESETS, Params, World, story};
 use std::io::Write;
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let mut out = std::io::stdout().lock();
-    let numbers: Result<Vec<u64>, _> = std::env::args().skip(1).map(|word| word.parse()).collect();
-    let Some((seed, params)) = numbers.ok().as_deref().and_then(read) else {
-        let usage = "usage: marram-sim SEED [CLUSTERS [MACHINES [STEPS [FAULTS [NESTED]]]]]";
-        // Nobody is left to tell if this fails.
-        drop(writeln!(std::io::stderr(), "{usage}"));
-        return ExitCode::from(64);
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let outcome = match words.as_slice() {
+        ["soak", first, count] => match (first.parse(), count.parse()) {
+            (Ok(first), Ok(count)) => soak(first, count),
+            _ => Err("soak takes two numbers".into()),
+        },
+        ["pace", rest @ ..] => Params::read(rest.iter().copied()).and_then(pace),
+        [seed, rest @ ..] => match (seed.parse(), Params::read(rest.iter().copied())) {
+            (Ok(seed), Ok(params)) => story(seed, params, usize::MAX)
+                .and_then(|world| world.log().iter().try_for_each(|line| say(line))),
+            (Err(_), _) => Err(format!("{seed:?} is no seed")),
+            (_, Err(why)) => Err(why),
+        },
+        [] => Err("usage: marram-sim SEED [NAME=NUMBER…] | soak FIRST COUNT | pace".into()),
     };
-    let mut world = World::recorded(seed, params);
-    let outcome = catch_unwind(AssertUnwindSafe(|| world.run()));
-    for line in world.log() {
-        if writeln!(out, "{line}").is_err() {
-            return ExitCode::SUCCESS;
-        }
-    }
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
-        Err(panic) => resume_unwind(panic),
+        Err(why) => {
+            // Nobody is left to tell if this fails.
+            drop(writeln!(std::io::stderr(), "{why}"));
+            ExitCode::FAILURE
+        }
     }
 }
 
-fn read(numbers: &[u64]) -> Option<(u64, Params)> {
-    let seed = *numbers.first()?;
-    let number = |index: usize, usual: u64| numbers.get(index).copied().unwrap_or(usual);
-    let params = Params {
-        clusters: u8::try_from(number(1, 2)).ok()?,
-        machines: u8::try_from(number(2, 3)).ok()?,
-        steps: u32::try_from(number(3, 1500)).ok()?,
-        faults: number(4, 6),
-        nested: number(5, 0) == 1,
-    };
-    Some((seed, params))
+fn say(line: &str) -> Result<(), String> {
+    writeln!(std::io::stdout().lock(), "{line}").map_err(|error| error.to_string())
+}
+
+/// Worlds of all kinds, each as often as its share; all failures are told.
+fn soak(first: u64, count: u64) -> Result<(), String> {
+    // Each failure is told once, by its command.
+    std::panic::set_hook(Box::new(|_| {}));
+    let (mut tried, mut failures) = (0, Vec::new());
+    for preset in PRESETS {
+        let share = (count * preset.permille).div_ceil(1000);
+        for seed in first..first + share {
+            tried += 1;
+            if let Err(why) = story(seed, preset.params, 0) {
+                say(&why)?;
+                failures.push(why);
+            }
+        }
+    }
+    say(&format!("{tried} worlds, {} ended badly", failures.len()))?;
+    if failures.is_empty() { Ok(()) } else { Err("not all went well".into()) }
+}
+
+#[allow(clippy::disallowed_methods, reason = "it measures time and prints it")]
+fn pace(params: Params) -> Result<(), String> {
+    let began = std::time::Instant::now();
+    let mut world = World::new(1, params);
+    world.run();
+    let seconds = began.elapsed().as_secs_f64();
+    let [up, down] = world.traffic();
+    say(&format!(
+        "{} steps in {seconds:.1} s, {:.0} a second; {} s of virtual time; {} messages up with \
+         {} bytes, {} down with {}",
+        world.steps(),
+        world.steps() as f64 / seconds,
+        world.now_ms() / 1000,
+        up.0,
+        up.1,
+        down.0,
+        down.1,
+    ))
 }

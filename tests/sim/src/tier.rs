@@ -1,45 +1,92 @@
-//! A simulated orchestrator: a tier and its disk.
+//! A simulated orchestrator: a core and what its shell keeps, a disk, and a broker.
 
-use marram_orchestrator_core::{Identity, Now, Tier};
-use marram_protocol::id::ChildId;
+use crate::broker::Broker;
+use crate::clock::Clock;
+use crate::disk::Store;
+use crate::network::ConnectionId;
+use crate::program::Program;
+use marram_orchestrator_core::{Identity, Tier};
+use marram_protocol::id::{ChildId, InstanceId};
+use marram_protocol::state::InstanceState;
 use std::collections::BTreeMap;
 
 #[derive(Debug)]
 pub(crate) struct Orchestrator {
     pub(crate) id: ChildId,
-    pub(crate) is_root: bool,
-    pub(crate) tier: Option<Tier>,
-    pub(crate) disk: BTreeMap<Vec<u8>, Vec<u8>>,
-    incarnation: u64,
+    pub(crate) name: String,
+    /// The tier that it connects to, and the one it would rather have. The root has none.
+    pub(crate) parent: Option<usize>,
+    pub(crate) preferred: Option<usize>,
+    /// Clusters on the way from the root, itself included; 0 is the root.
+    pub(crate) depth: u32,
+    pub(crate) program: Program,
+    pub(crate) core: Option<Tier>,
+    pub(crate) store: Store,
+    /// Counts disks.
+    pub(crate) wiped: u64,
+    pub(crate) broker: Broker,
+    pub(crate) connection: Option<ConnectionId>,
+    pub(crate) attempts: u32,
+    /// Present connections of children that are clusters.
+    pub(crate) outlets: BTreeMap<ChildId, ConnectionId>,
+    /// When a node was asked to say hello, for those that have not yet.
+    pub(crate) asked: BTreeMap<ChildId, u64>,
+    /// Steps since its books were looked at.
+    pub(crate) unchecked: usize,
+    /// Last state that watchers saw of each.
+    pub(crate) told: BTreeMap<InstanceId, InstanceState>,
 }
 
 impl Orchestrator {
-    pub(crate) fn new(id: ChildId, is_root: bool) -> Self {
-        Self { id, is_root, tier: None, disk: BTreeMap::new(), incarnation: 0 }
+    pub(crate) fn new(id: ChildId, name: String, parent: Option<usize>, clock: Clock) -> Self {
+        Self {
+            id,
+            name,
+            parent,
+            preferred: parent,
+            depth: 0,
+            program: Program::new(clock),
+            core: None,
+            store: Store::default(),
+            wiped: 0,
+            broker: Broker::new(false, 0),
+            connection: None,
+            attempts: 0,
+            outlets: BTreeMap::new(),
+            asked: BTreeMap::new(),
+            unchecked: 0,
+            told: BTreeMap::new(),
+        }
+    }
+
+    pub(crate) fn is_root(&self) -> bool {
+        self.parent.is_none()
     }
 
     /// Starts it from its disk.
-    pub(crate) fn boot(&mut self, now: Now) {
-        self.incarnation += 1;
+    pub(crate) fn start(&mut self, now_ms: u64, boot: bool) {
+        self.program.start(now_ms, boot);
+        self.told.clear();
         let identity = Identity {
             id: self.id,
-            name: format!("tier-{}", self.id.0[0]),
+            name: self.name.clone(),
             location: String::new(),
             version: "sim".into(),
-            incarnation: self.incarnation,
+            incarnation: self.program.life,
         };
-        let epoch = 1000 + u64::from(self.id.0[0]);
-        let tier = Tier::restore(identity, self.is_root, epoch, self.disk.clone(), now)
-            .expect("records that a tier wrote");
-        self.tier = Some(tier);
+        let number = self.id.0.iter().fold(0, |sum, byte| sum * 7 + u64::from(*byte));
+        let epoch = number * 1000 + 1 + self.wiped;
+        let now = self.program.tier_now(now_ms);
+        let core = Tier::restore(identity, self.is_root(), epoch, self.store.records(), now);
+        self.core = Some(core.expect("records that a tier wrote"));
     }
 
-    pub(crate) fn persist(&mut self, records: Vec<(Vec<u8>, Option<Vec<u8>>)>) {
-        for (key, value) in records {
-            match value {
-                Some(value) => drop(self.disk.insert(key, value)),
-                None => drop(self.disk.remove(&key)),
-            }
-        }
+    pub(crate) fn stop(&mut self) {
+        self.program.stop();
+        self.core = None;
+        self.connection = None;
+        self.attempts = 0;
+        self.outlets.clear();
+        self.asked.clear();
     }
 }

@@ -1,178 +1,314 @@
-//! What is done to the world: by operators, and by bad luck.
+//! Bad luck: what is done to a world, and what mends by itself after a while.
 
-use super::{ROOT, Run, World};
+use super::lives::End;
+use super::{Event, ROOT, World};
+use crate::backend::Mood;
+use crate::network::{Actor, UP};
+use crate::node::Node;
+use crate::program::Happening;
 use marram_backend_api::{Exit, ExitReason};
-use marram_engine_core as engine;
-use marram_orchestrator_core as orchestrator;
-use marram_protocol::id::{ChildId, InstanceId, ServiceId};
-use marram_protocol::v1::{Resources, ServiceSpec, Workload};
+
+/// Between two fates passes up to about two to the power of this, in ms: two minutes.
+const FATE_DOUBLINGS: u64 = 17;
+
+/// A trouble lasts up to about two to the power of this: nine minutes.
+const TROUBLE_DOUBLINGS: u64 = 19;
+
+/// Copies of machines in one world.
+const COPIES_MAX: usize = 2;
+
+/// What lasts for a while.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Trouble {
+    /// A way is cut.
+    Way(Actor, usize),
+    /// A disk is full.
+    Disk(Actor),
+    /// A backend is not itself.
+    Mood(usize),
+    /// A tier is slow.
+    Slow(usize),
+    /// A cluster has lost its broker.
+    Bus(usize),
+}
 
 impl World {
-    /// Starts all programs that are down and heals all links.
-    pub(super) fn boot_all(&mut self) {
-        let (now, engine_now) = self.now();
-        for orchestrator in self.tiers.values_mut().filter(|o| o.tier.is_none()) {
-            orchestrator.boot(now);
-        }
-        for machine in self.machines.values_mut().filter(|m| m.engine.is_none()) {
-            machine.boot(engine_now);
-        }
-        self.drain_all();
-        for child in self.links.keys().copied().collect::<Vec<_>>() {
-            self.connect(child);
-        }
-    }
-
-    fn connect(&mut self, child: ChildId) {
-        let link = &self.links[&child];
-        let (up, parent) = (link.up, link.parent);
-        let is_on = self.tier(child).is_some()
-            || self.machines.get(&child).is_some_and(|machine| machine.engine.is_some());
-        if up || !is_on || self.tier(parent).is_none() {
+    /// The next thing is done to the world.
+    pub(super) fn fate(&mut self) {
+        if self.fates_left == 0 {
             return;
         }
-        let link = self.links.get_mut(&child).expect("listed");
-        link.up = true;
-        link.life += 1;
-        self.say_hello(child);
-    }
-
-    /// Tells a child that its link is up.
-    fn say_hello(&mut self, child: ChildId) {
-        let (now, engine_now) = self.now();
-        match self.machines.get_mut(&child).and_then(|machine| machine.engine.as_mut()) {
-            Some(engine) => engine.handle(engine_now, engine::Input::LinkUp),
-            None => {
-                if let Some(tier) = self.tier(child) {
-                    tier.handle(now, orchestrator::Input::ParentUp);
-                }
-            }
-        }
-        self.drain_all();
-    }
-
-    /// Cuts a link: what is on its way is lost, both ends notice.
-    fn cut(&mut self, child: ChildId) {
-        let (now, engine_now) = self.now();
-        let link = self.links.get_mut(&child).expect("listed");
-        if !std::mem::take(&mut link.up) {
-            return;
-        }
-        link.life += 1;
-        let parent = link.parent;
-        if let Some(engine) = self.machines.get_mut(&child).and_then(|m| m.engine.as_mut()) {
-            engine.handle(engine_now, engine::Input::LinkDown);
-        } else if let Some(tier) = self.tier(child) {
-            tier.handle(now, orchestrator::Input::ParentGone);
-        }
-        if let Some(tier) = self.tier(parent) {
-            tier.handle(now, orchestrator::Input::ChildGone(child, None));
-        }
-        self.drain_all();
-    }
-
-    /// What operators do.
-    pub(super) fn operate(&mut self) {
-        let (now, _) = self.now();
-        if self.tier(ROOT).is_none() {
-            return;
-        }
-        let input = if self.wanted.is_empty() || self.random.chance(65) {
-            let instance = InstanceId { service: ServiceId([9; 12]), number: self.next_number };
-            self.next_number += 1;
-            let memory_mib = 50 + u32::try_from(self.random.below(300)).unwrap_or(0);
-            // So many fit whatever the order: at worst two fill a machine.
-            if self.wanted.len() >= self.machines.len() {
-                return;
-            }
-            self.wanted.insert(instance);
-            self.note(|| format!("deploy {instance}"));
-            orchestrator::Input::Deploy(sample(instance, memory_mib))
+        self.fates_left -= 1;
+        let in_ms = self.random.span_ms(FATE_DOUBLINGS);
+        self.queue.push(self.queue.now_ms() + in_ms, Event::Fate);
+        if self.random.chance(u64::from(self.params.faults)) {
+            self.fault();
         } else {
-            let index = self.random.index(self.wanted.len());
-            let Some(instance) = self.wanted.iter().nth(index).copied() else { return };
-            self.wanted.remove(&instance);
-            self.removed.insert(instance);
-            self.note(|| format!("remove {instance}"));
-            orchestrator::Input::Remove(instance)
-        };
-        if let Some(tier) = self.tier(ROOT) {
-            tier.handle(now, input);
+            self.operate();
         }
-        self.drain_all();
     }
 
-    /// Something breaks, or what is broken is mended.
-    pub(super) fn fault(&mut self) {
-        let links: Vec<ChildId> = self.links.keys().copied().collect();
-        let child = links[self.random.index(links.len())];
-        match self.random.below(9) {
-            0 | 1 => {
-                self.note(|| format!("cut {}", child.0[0]));
-                self.cut(child);
+    fn fault(&mut self) {
+        match self.random.below(30) {
+            0..4 => self.cut_some_way(),
+            4..7 => {
+                let actor = self.any_actor();
+                self.crash(actor);
             }
-            2 => {
-                let tiers: Vec<ChildId> = self.tiers.keys().copied().collect();
-                let id = tiers[self.random.index(tiers.len())];
-                self.crash_tier(id);
+            7 => self.crash(Actor::Tier(ROOT)),
+            8..10 => {
+                let actor = self.any_actor();
+                let again_ms = self.random.span_ms(TROUBLE_DOUBLINGS);
+                self.end(actor, End::PowerCut, Some(again_ms));
             }
-            3 => self.crash_tier(ROOT),
-            4 => self.crash_machine(false),
-            5 => self.crash_machine(true),
-            6 => self.exit_something(),
-            // A message was lost on a live link, so the child tells everything again.
-            7 if self.links[&child].up => self.say_hello(child),
-            _ => self.boot_all(),
+            10 => self.cut_power_of_site(),
+            11 => {
+                let node = self.any_node();
+                let again_ms = self.random.span_ms(TROUBLE_DOUBLINGS);
+                self.end(Actor::Node(node), End::Stop, Some(again_ms));
+            }
+            12..14 => {
+                let actor = self.any_actor();
+                let span_ms = self.random.span_ms(TROUBLE_DOUBLINGS);
+                self.freeze(actor, span_ms);
+            }
+            14 => {
+                let tier = self.random.index(self.tiers.len());
+                self.tiers[tier].program.slow_ms = 1 + self.random.span_ms(11);
+                self.for_a_while(Trouble::Slow(tier));
+            }
+            15 | 16 => {
+                let actor = self.any_actor();
+                match actor {
+                    Actor::Tier(tier) => self.tiers[tier].store.full = true,
+                    Actor::Node(node) => self.nodes[node].ledger.full = true,
+                }
+                self.for_a_while(Trouble::Disk(actor));
+            }
+            17..19 => {
+                let node = self.any_node();
+                let moods = [Mood::Failing, Mood::Hanging, Mood::Lying];
+                self.nodes[node].backend.mood = self.random.pick(&moods);
+                self.for_a_while(Trouble::Mood(node));
+            }
+            19..22 => self.exit_something(),
+            22 => self.tell_all_again(),
+            23 => {
+                let actor = self.any_actor();
+                let years_ms = self.random.span_ms(41);
+                let years_ms = i64::try_from(years_ms).unwrap_or(0);
+                let offset_ms = if self.random.chance(50) { years_ms } else { -years_ms };
+                self.program_mut(actor).clock.set_wall(offset_ms);
+            }
+            24 | 25 => self.break_some_bus(),
+            26 => {
+                let node = self.any_node();
+                self.give(Actor::Node(node), Happening::Look);
+            }
+            27 => self.copy_some_machine(),
+            28 => self.move_some_child(),
+            _ => self.mend_something(),
         }
     }
 
-    fn crash_tier(&mut self, id: ChildId) {
-        self.note(|| format!("crash of tier {}", id.0[0]));
-        self.tiers.get_mut(&id).expect("listed").tier = None;
-        let ends = self.links.iter().filter(|(child, link)| **child == id || link.parent == id);
-        for child in ends.map(|(child, _)| *child).collect::<Vec<_>>() {
-            self.cut(child);
+    fn any_node(&mut self) -> usize {
+        self.random.index(self.nodes.len())
+    }
+
+    fn any_actor(&mut self) -> Actor {
+        if self.random.chance(50) {
+            Actor::Node(self.any_node())
+        } else {
+            Actor::Tier(self.random.index(self.tiers.len()))
         }
     }
 
-    fn crash_machine(&mut self, reboot: bool) {
-        let id = self.any_machine();
-        self.note(|| format!("{} of node {}", if reboot { "reboot" } else { "crash" }, id.0[0]));
-        let machine = self.machines.get_mut(&id).expect("listed");
-        machine.engine = None;
-        machine.incarnation += 1;
-        if reboot {
-            machine.runs.clear();
+    fn for_a_while(&mut self, trouble: Trouble) {
+        let span_ms = self.random.span_ms(TROUBLE_DOUBLINGS);
+        self.note(|w| format!("{} for {span_ms} ms", w.line_trouble(trouble)));
+        self.queue.push(self.queue.now_ms() + span_ms, Event::Mend(trouble));
+    }
+
+    fn cut_some_way(&mut self) {
+        let child = self.any_actor();
+        let Some(parent) = self.parent_of(child) else { return };
+        let directions =
+            self.random.pick(&[[true, true], [true, true], [true, false], [false, true]]);
+        let now_ms = self.queue.now_ms();
+        for id in self.network.cut(child, parent, directions) {
+            for end in [0, 1] {
+                let at_ms = now_ms + 1 + self.random.below(crate::network::DETECT_MS);
+                self.queue.push(at_ms, Event::Notice(id, end));
+            }
         }
-        self.cut(id);
+        self.for_a_while(Trouble::Way(child, parent));
+    }
+
+    /// A cluster and all that is below it lose their power, and come back in any order.
+    fn cut_power_of_site(&mut self) {
+        let top = self.random.index(self.tiers.len());
+        for actor in self.actors() {
+            if self.is_below(actor, top) {
+                let again_ms = self.random.span_ms(TROUBLE_DOUBLINGS - 2);
+                self.end(actor, End::PowerCut, Some(again_ms));
+            }
+        }
+    }
+
+    /// Whether an actor is a tier or somewhere below it.
+    pub(super) fn is_below(&self, actor: Actor, top: usize) -> bool {
+        let mut at = Some(actor);
+        // A way up that is longer than there are tiers goes round in a circle.
+        for _ in 0..=self.tiers.len() {
+            match at {
+                Some(Actor::Tier(tier)) if tier == top => return true,
+                Some(actor) => at = self.parent_of(actor).map(Actor::Tier),
+                None => return false,
+            }
+        }
+        false
     }
 
     fn exit_something(&mut self) {
-        let (_, engine_now) = self.now();
-        let id = self.any_machine();
-        let machine = self.machines.get_mut(&id).expect("listed");
-        let Some(instance) = machine.running().next() else { return };
-        let exit = Exit { reason: ExitReason::Code(1), at_unix_ms: 0 };
-        machine.exit(instance, Run::Exited(exit.clone()));
-        if let Some(engine) = &mut machine.engine {
-            engine.handle(engine_now, engine::Input::Exited(instance, exit));
+        let now_ms = self.queue.now_ms();
+        let node = self.any_node();
+        let running: Vec<_> = self.nodes[node].backend.running().collect();
+        if running.is_empty() {
+            return;
         }
-        self.note(|| format!("exit of {instance} on node {}", id.0[0]));
-        self.drain_all();
+        let instance = self.random.pick(&running);
+        let exit = Exit { reason: ExitReason::Code(1), at_unix_ms: 0 };
+        let unnoticed = self.random.chance(20);
+        self.note(|w| format!("{instance} ends on {}", w.nodes[node].name));
+        let backend = &mut self.nodes[node].backend;
+        backend.end(instance, exit.clone());
+        backend.lied |= unnoticed;
+        self.note_running(node);
+        if unnoticed {
+            self.queue.push(now_ms + 60_000, Event::Mend(Trouble::Mood(node)));
+        } else {
+            self.give(Actor::Node(node), Happening::Exited(instance, exit));
+        }
     }
 
-    fn any_machine(&mut self) -> ChildId {
-        let ids: Vec<ChildId> = self.machines.keys().copied().collect();
-        ids[self.random.index(ids.len())]
+    /// A node lacks something on a live link, and tells everything again.
+    fn tell_all_again(&mut self) {
+        let node = self.any_node();
+        if self.nodes[node].linked {
+            self.nodes[node].behind = true;
+            self.give(Actor::Node(node), Happening::Tick(None));
+        }
     }
-}
 
-fn sample(instance: InstanceId, memory_mib: u32) -> Workload {
-    let spec = ServiceSpec {
-        virtualization: "container".into(),
-        image: "docker.io/library/nginx:latest".into(),
-        resources: Resources { memory_mib, ..Resources::default() },
-        ..ServiceSpec::default()
-    };
-    Workload { instance, revision: 1, name: format!("sim.sim.sim.{}", instance.number), spec }
+    fn break_some_bus(&mut self) {
+        let external = self.tiers.iter().enumerate().filter(|(_, tier)| tier.broker.bus);
+        let external: Vec<usize> = external.map(|(number, _)| number).collect();
+        if !external.is_empty() {
+            let tier = self.random.pick(&external);
+            let broker_dies = self.random.chance(50);
+            self.break_bus(tier, broker_dies);
+            self.for_a_while(Trouble::Bus(tier));
+        }
+    }
+
+    /// A machine is switched on whose disk is a copy of another's.
+    fn copy_some_machine(&mut self) {
+        let copies = self.nodes.iter().filter(|node| node.copy_of.is_some()).count();
+        let node = self.any_node();
+        if self.params.clones == 0 || copies >= COPIES_MAX || self.nodes[node].copy_of.is_some() {
+            return;
+        }
+        let own = &self.nodes[node];
+        let (name, parent) = (format!("{}-copy", own.name), own.parent);
+        let mut copy = Node::new(own.id, name, parent, own.program.clock);
+        copy.copy_of = Some(node);
+        copy.ledger = own.ledger.clone();
+        self.note(|w| format!("{} is copied", w.nodes[node].name));
+        self.nodes.push(copy);
+        self.start(Actor::Node(self.nodes.len() - 1), true);
+    }
+
+    /// A child takes another parent, or goes back to its own.
+    fn move_some_child(&mut self) {
+        if self.params.failover == 0 {
+            return;
+        }
+        let child = self.any_actor();
+        let others = (0..self.tiers.len()).filter(|tier| match child {
+            Actor::Tier(own) => own != ROOT && !self.is_below(Actor::Tier(*tier), own),
+            Actor::Node(_) => *tier != ROOT,
+        });
+        let others: Vec<usize> = others.collect();
+        if others.is_empty() {
+            return;
+        }
+        let home = match child {
+            Actor::Tier(tier) => self.tiers[tier].preferred,
+            Actor::Node(node) => Some(self.nodes[node].preferred),
+        };
+        let parent = match home.filter(|_| self.random.chance(40)) {
+            Some(home) if others.contains(&home) => home,
+            _ => self.random.pick(&others),
+        };
+        self.take_parent(child, parent);
+    }
+
+    /// A child leaves its parent and connects to this one.
+    pub(super) fn take_parent(&mut self, child: Actor, parent: usize) {
+        if self.parent_of(child) == Some(parent) {
+            return;
+        }
+        self.note(|w| format!("{} goes to {}", w.name(child), w.tiers[parent].name));
+        let connection = match child {
+            Actor::Tier(tier) => {
+                self.tiers[tier].parent = Some(parent);
+                self.tiers[tier].connection
+            }
+            Actor::Node(node) => {
+                self.nodes[node].parent = parent;
+                self.nodes[node].clean = true;
+                self.nodes[node].connection
+            }
+        };
+        if let Some(id) = connection {
+            self.close(id, UP);
+        }
+        if let Actor::Node(node) = child {
+            // What was not confirmed was meant for the other one.
+            self.nodes[node].doubted.clear();
+        }
+    }
+
+    fn mend_something(&mut self) {
+        let cuts = self.network.cut_ways();
+        if !cuts.is_empty() {
+            let (child, parent) = self.random.pick(&cuts);
+            self.mend(Trouble::Way(child, parent));
+        }
+    }
+
+    pub(super) fn mend(&mut self, trouble: Trouble) {
+        self.note(|w| format!("no longer: {}", w.line_trouble(trouble)));
+        match trouble {
+            Trouble::Way(child, parent) => {
+                let now_ms = self.queue.now_ms();
+                for (at_ms, id, direction, bytes) in self.network.heal(child, parent, now_ms) {
+                    self.queue.push(at_ms, Event::Arrive(id, direction, bytes));
+                }
+            }
+            Trouble::Disk(Actor::Tier(tier)) => self.tiers[tier].store.full = false,
+            Trouble::Disk(Actor::Node(node)) => self.nodes[node].ledger.full = false,
+            Trouble::Mood(node) => {
+                self.nodes[node].backend.mood = Mood::Well;
+                self.nodes[node].undisturbed_ms = self.queue.now_ms();
+                // It asks to be listed again.
+                self.give(Actor::Node(node), Happening::Look);
+            }
+            Trouble::Slow(tier) => self.tiers[tier].program.slow_ms = 0,
+            Trouble::Bus(tier) => {
+                self.tiers[tier].broker.is_on = self.tiers[tier].broker.external;
+                self.connect_bus(tier);
+            }
+        }
+    }
 }

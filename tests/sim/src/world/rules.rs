@@ -1,68 +1,271 @@
-//! What must hold always, and what must come true in peace.
+//! What must hold after every step. The list stands in docs/TESTING.md as well.
+//!
+//! - capacity: what runs on a node fits it;
+//! - books: what a tier has reserved on a child is the sum of what it has placed there;
+//! - one copy: no instance runs on two machines for longer than the takeover window while the
+//!   ways from the root to both are whole;
+//! - generations: what a child has told that it holds it never falls behind, and a parent never
+//!   gives two lists the same number;
+//! - acknowledged: the root never forgets what it has acknowledged (see `operator`);
+//! - starts: an engine starts only what is desired there, and nothing that was removed and of
+//!   which it has told that it is gone;
+//! - stops: nothing that is wanted is stopped, unless some tier gave it to somebody else;
+//! - states: an instance goes from state to state as the table says (see `states`);
+//! - memory: no core remembers more than its stated bounds.
 
 use super::{ROOT, World};
-use marram_protocol::id::InstanceId;
+use crate::backend::Mood;
+use crate::disk::Write;
+use crate::network::Actor;
+use marram_engine_core::Effect;
+use marram_orchestrator_core::CHILDREN_MAX;
+use marram_protocol::id::{ChildId, InstanceId};
 use marram_protocol::state::InstanceState;
-use marram_protocol::v1::Resources;
+use marram_protocol::v1::{DETAIL_BYTES_MAX, Down, Generation, Resources, Up};
+use marram_protocol::{CLUSTER_INSTANCES_MAX, NODE_INSTANCES_MAX};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Within this virtual time of peace everything that is desired runs.
-const CONVERGE_MS: u64 = 1_800_000;
+/// The stated takeover window: once the ways to both copies are whole, one is gone within it.
+/// A stop may fail a few times, and each time waits twice as long.
+const WINDOW_MS: u64 = 60_000;
+
+/// Children that one instance was offered to and that are remembered, as the core states.
+const TRIED_MAX: usize = 256;
+
+/// Books of so many instances are looked at after each step; larger ones less often.
+const THOROUGH_MAX: usize = 64;
+
+/// Instances with their digests.
+type List = Vec<(InstanceId, u64)>;
+
+/// What the rules remember of a world.
+#[derive(Debug, Default)]
+pub(super) struct Watch {
+    /// Machines on which each instance runs, where they are several.
+    places: BTreeMap<InstanceId, BTreeSet<usize>>,
+    /// Of these since when the ways to all of them are whole.
+    doubles: BTreeMap<InstanceId, Option<u64>>,
+    /// The newest that each has told to hold, by epoch.
+    held: BTreeMap<(Actor, u64), u64>,
+    /// The newest list that each child was told of, and its contents.
+    listed: BTreeMap<(u64, ChildId), (u64, Option<List>)>,
+    /// Children to which each instance was given.
+    given: BTreeMap<InstanceId, BTreeSet<(usize, ChildId)>>,
+    /// What engines have told to be gone.
+    gone: BTreeSet<(usize, InstanceId)>,
+}
 
 impl World {
-    /// What must hold after every step.
-    pub fn check(&self) {
-        let mut places: BTreeMap<InstanceId, u32> = BTreeMap::new();
-        for machine in self.machines.values() {
-            let used = machine.used_mib();
-            assert!(used <= machine.memory_mib, "node {:?} is overbooked: {used}", machine.id);
-            machine.running().for_each(|id| *places.entry(id).or_default() += 1);
-        }
-        for (instance, count) in places {
-            assert!(count <= 1, "{instance} runs {count} times");
-        }
-        for tier in self.tiers.values().filter_map(|o| o.tier.as_ref()) {
-            for child in tier.children().values() {
-                let held = tier
-                    .instances()
-                    .values()
-                    .filter(|i| i.placed() == Some(child.id()) && !i.last_status().state.is_over())
-                    .fold(Resources::default(), |sum, i| sum.plus(i.workload().spec.resources));
-                assert_eq!(held, child.reserved(), "books of {}", child.name());
+    /// Everything that follows from an input was performed.
+    pub(super) fn settled(&mut self, actor: Actor) {
+        match actor {
+            Actor::Node(node) => self.check_node(node),
+            Actor::Tier(tier) => {
+                if tier == ROOT {
+                    self.operator.acknowledged();
+                }
+                let core = self.tiers[tier].core.as_ref().expect("it is on");
+                let size = core.instances().len() + core.children().len();
+                self.tiers[tier].unchecked += 1;
+                if self.tiers[tier].unchecked > size / THOROUGH_MAX * size {
+                    self.tiers[tier].unchecked = 0;
+                    self.check_books(tier);
+                }
             }
         }
     }
 
-    /// Peace: everything comes up, nothing fails any more, and what is desired must run.
-    pub fn heal(&mut self) {
-        self.peace = true;
-        self.note(|| "peace".into());
-        self.boot_all();
-        let deadline = self.now_ms + CONVERGE_MS;
-        while !self.is_converged() {
-            assert!(self.now_ms < deadline, "not converged: {}", self.difference());
-            self.advance();
-            self.check();
+    fn check_node(&self, node: usize) {
+        let own = &self.nodes[node];
+        let used = own.backend.used_mib();
+        let fits = used <= own.memory_mib || own.backend.lied || own.backend.mood != Mood::Well;
+        assert!(fits, "{} is overbooked: {used} MiB", own.name);
+        let engine = own.engine.as_ref().expect("it is on");
+        assert!(engine.slots().count() <= 2 * NODE_INSTANCES_MAX, "slots of {}", own.name);
+    }
+
+    pub(super) fn check_books(&self, tier: usize) {
+        let name = &self.tiers[tier].name;
+        let Some(core) = &self.tiers[tier].core else { return };
+        assert!(core.instances().len() <= CLUSTER_INSTANCES_MAX, "instances of {name}");
+        assert!(core.children().len() <= CHILDREN_MAX, "children of {name}");
+        let mut sums: BTreeMap<ChildId, Resources> = BTreeMap::new();
+        for (id, instance) in core.instances() {
+            assert!(instance.tried().len() <= TRIED_MAX, "{id} in {name}");
+            assert!(instance.last_status().detail.len() <= DETAIL_BYTES_MAX, "{id} in {name}");
+            if instance.last_status().state.is_over() {
+                continue;
+            }
+            if let Some(child) = instance.placed() {
+                let sum = sums.entry(child).or_default();
+                *sum = sum.plus(instance.workload().spec.resources);
+            }
+        }
+        for (id, child) in core.children() {
+            let sum = sums.get(id).copied().unwrap_or_default();
+            assert_eq!(child.reserved(), sum, "books of {name} on {}", child.name());
         }
     }
 
-    fn is_converged(&self) -> bool {
-        let Some(root) = &self.tiers[&ROOT].tier else { return false };
-        let running: BTreeSet<InstanceId> =
-            self.machines.values().flat_map(|machine| machine.running()).collect();
-        let told = |id: &InstanceId| {
-            root.status(*id).is_some_and(|status| status.state == InstanceState::Running)
-        };
-        running == self.wanted
-            && root.instances().keys().eq(self.wanted.iter())
-            && self.wanted.iter().all(told)
+    /// What runs on a machine may be other than before.
+    pub(super) fn note_running(&mut self, node: usize) {
+        let now: BTreeSet<InstanceId> = self.nodes[node].backend.running().collect();
+        let before = std::mem::replace(&mut self.nodes[node].known_running, now.clone());
+        for instance in before.symmetric_difference(&now) {
+            let places = self.watch.places.entry(*instance).or_default();
+            if now.contains(instance) {
+                places.insert(node);
+            } else {
+                places.remove(&node);
+            }
+            match places.len() {
+                0 => drop(self.watch.places.remove(instance)),
+                1 => drop(self.watch.doubles.remove(instance)),
+                _ => drop(self.watch.doubles.entry(*instance).or_default()),
+            }
+        }
     }
 
-    fn difference(&self) -> String {
-        let root = self.tiers[&ROOT].tier.as_ref();
-        let status = |id: &InstanceId| root.and_then(|r| r.status(*id));
-        let wanted: Vec<_> = self.wanted.iter().map(|id| (id, status(id))).collect();
-        let known = root.map(|r| r.instances().keys().copied().collect::<Vec<_>>());
-        format!("wanted {wanted:#?}, known at the root {known:?}")
+    /// No instance runs twice for long while something could be done about it.
+    pub(super) fn check_doubles(&mut self) {
+        if self.watch.doubles.is_empty() {
+            return;
+        }
+        let now_ms = self.queue.now_ms();
+        for instance in self.watch.doubles.keys().copied().collect::<Vec<_>>() {
+            let places = &self.watch.places[&instance];
+            let whole = places.iter().all(|node| self.is_reachable(*node));
+            let since = self.watch.doubles.get_mut(&instance).expect("listed");
+            *since = whole.then(|| since.unwrap_or(now_ms));
+            let long = since.is_some_and(|since| now_ms > since + WINDOW_MS);
+            let names = || places.iter().map(|n| self.nodes[*n].name.as_str()).collect::<Vec<_>>();
+            assert!(!long, "{instance} runs on {:?} for longer than {WINDOW_MS} ms", names());
+        }
+    }
+
+    /// Whether nothing keeps the root's word from a node, nor the node from doing it.
+    fn is_reachable(&self, node: usize) -> bool {
+        let own = &self.nodes[node];
+        let has_twin = |other: &crate::node::Node| other.copy_of == Some(node);
+        let is_single = own.copy_of.is_none() && !self.nodes.iter().any(has_twin);
+        let is_well = own.backend.mood == Mood::Well && !own.backend.lied && !own.ledger.full;
+        let broker = &self.tiers[own.parent].broker;
+        let carries = !broker.external || broker.bus;
+        let idle = self.is_idle(Actor::Node(node)) && own.linked;
+        let mut whole = is_single && is_well && carries && idle;
+        let mut at = (Actor::Node(node), own.connection);
+        while let (true, Some(parent)) = (whole, self.parent_of(at.0)) {
+            let tier = &self.tiers[parent];
+            let child = tier.core.as_ref().and_then(|c| c.children().get(&self.id(at.0)));
+            let open =
+                at.1.and_then(|id| self.network.get(id)).is_some_and(|c| c.open == [true; 2]);
+            whole = open
+                && self.network.is_whole(at.0, parent)
+                && self.is_idle(Actor::Tier(parent))
+                && !tier.store.full
+                && tier.program.slow_ms == 0
+                && child.is_some_and(|child| child.is_connected());
+            at = (Actor::Tier(parent), tier.connection);
+        }
+        whole
+    }
+
+    fn is_idle(&self, actor: Actor) -> bool {
+        let program = self.program(actor);
+        program.is_on && program.busy_until_ms <= self.queue.now_ms()
+    }
+
+    /// Before a message goes up.
+    pub(super) fn check_up(&mut self, from: Actor, message: &Up) {
+        let generation = match message {
+            Up::Hello(hello) => {
+                if let Actor::Node(node) = from {
+                    self.nodes[node].told.clear();
+                }
+                hello.generation
+            }
+            Up::Observed { generation, .. } | Up::Resync(generation) => *generation,
+            _ => return,
+        };
+        let known = self.watch.held.entry((from, generation.epoch)).or_default();
+        assert!(*known <= generation.number, "{from:?} falls behind {known}: {generation:?}");
+        *known = generation.number;
+        let Up::Observed { statuses, .. } = message else { return };
+        for status in statuses {
+            if let Actor::Node(node) = from {
+                self.check_node_state(node, status);
+                if status.state == InstanceState::Undeployed {
+                    self.watch.gone.insert((node, status.instance));
+                }
+            }
+        }
+    }
+
+    /// Before a message goes down.
+    pub(super) fn check_down(&mut self, tier: usize, child: ChildId, message: &Down) {
+        let (generation, list): (Generation, Option<List>) = match message {
+            Down::Change { generation, upserts, .. } => {
+                upserts.iter().for_each(|w| self.note_given(tier, child, w.instance));
+                (*generation, None)
+            }
+            Down::Manifest { generation, entries } => {
+                entries.iter().for_each(|e| self.note_given(tier, child, e.instance));
+                (*generation, Some(entries.iter().map(|e| (e.instance, e.digest)).collect()))
+            }
+            _ => return,
+        };
+        let name = &self.tiers[tier].name;
+        let key = (generation.epoch, child);
+        let known = self.watch.listed.entry(key).or_default();
+        assert!(known.0 <= generation.number, "{name} falls behind {known:?}: {generation:?}");
+        if let (true, Some(before), Some(list)) = (known.0 == generation.number, &known.1, &list) {
+            assert_eq!(before, list, "{name} says two things by {generation:?}");
+        }
+        *known = (generation.number, list);
+    }
+
+    fn note_given(&mut self, tier: usize, child: ChildId, instance: InstanceId) {
+        self.watch.given.entry(instance).or_default().insert((tier, child));
+    }
+
+    /// A tier has started: what it holds placed it may never have told.
+    pub(super) fn note_placements(&mut self, tier: usize) {
+        let Some(core) = &self.tiers[tier].core else { return };
+        let placed = core.instances().iter().filter_map(|(id, i)| Some((*id, i.placed()?)));
+        for (instance, child) in placed.collect::<Vec<_>>() {
+            self.note_given(tier, child, instance);
+        }
+    }
+
+    /// Before an effect goes to a backend.
+    pub(super) fn check_act(&mut self, node: usize, effect: &Effect) {
+        let own = &self.nodes[node];
+        let engine = own.engine.as_ref().expect("it is on");
+        match effect {
+            Effect::Start { instance, .. } => {
+                let desired = engine.slot(*instance).is_some_and(|slot| slot.desired.is_some());
+                assert!(desired, "{} starts {instance}, which nobody desires", own.name);
+                let is_over = self.watch.gone.contains(&(node, *instance))
+                    && !self.operator.wanted.contains(instance)
+                    && own.copy_of.is_none();
+                assert!(!is_over, "{} starts {instance}, which is no more", own.name);
+            }
+            Effect::Stop { instance, .. } => {
+                let given = self.watch.given.get(instance).map_or(0, |given| {
+                    let tiers: BTreeSet<usize> = given.iter().map(|(tier, _)| *tier).collect();
+                    given.len() - tiers.len() + usize::from(tiers.len() > self.tiers.len())
+                });
+                let is_wanted = self.operator.wanted.contains(instance);
+                let without_reason = is_wanted && given == 0;
+                assert!(!without_reason, "{instance} was stopped, and nobody wanted that");
+            }
+            _ => {}
+        }
+    }
+
+    /// Before a tier's records are written.
+    pub(super) fn check_write(&self, tier: usize, writes: &[Write]) {
+        let most = 2 * (CLUSTER_INSTANCES_MAX + CHILDREN_MAX);
+        assert!(writes.len() <= most, "{} writes {}", self.tiers[tier].name, writes.len());
     }
 }

@@ -1,0 +1,161 @@
+//! What must come true once nothing goes wrong any more.
+//!
+//! - converged: within the stated time everything that is wanted runs, once, and the root
+//!   knows; nothing else runs, and no tier remembers more;
+//! - quiet: after that no message flows but heartbeats, and nobody has anything left to do.
+
+use super::faults::Trouble;
+use super::{ROOT, World};
+use crate::backend::Mood;
+use crate::network::Actor;
+use marram_protocol::id::InstanceId;
+use marram_protocol::state::InstanceState;
+use std::collections::BTreeSet;
+
+/// Within this virtual time of peace everything that is desired runs: the longest pauses are
+/// those before a retry, five minutes, of which a refusal may cost several.
+const CONVERGE_MS: u64 = 1_800_000;
+
+/// Between two looks at whether it does.
+const LOOK_MS: u64 = 500;
+
+/// Summaries and late answers settle for so long.
+const SETTLE_MS: u64 = 60_000;
+
+/// For so long nothing is heard then.
+const QUIET_MS: u64 = 1_200_000;
+
+impl World {
+    /// Peace: everything comes up, nothing fails any more, and what is desired must run.
+    pub fn heal(&mut self) {
+        self.peace = true;
+        self.fates_left = 0;
+        self.note(|_| "peace".into());
+        self.mend_all();
+        let began_ms = self.now_ms();
+        let mut look_ms = began_ms;
+        while !self.is_converged() {
+            assert!(
+                self.now_ms() < began_ms + CONVERGE_MS,
+                "not converged after {CONVERGE_MS} ms: {}",
+                self.difference()
+            );
+            look_ms = look_ms.max(self.now_ms()) + LOOK_MS;
+            self.run_until(look_ms);
+        }
+        self.note(|w| format!("converged after {} ms", w.now_ms() - began_ms));
+        self.run_until(self.now_ms() + SETTLE_MS);
+        let loud = self.loud;
+        self.run_until(self.now_ms() + QUIET_MS);
+        assert_eq!(self.loud, loud, "messages flow though nothing happens");
+        assert!(self.is_converged(), "it did not stay so: {}", self.difference());
+        for tier in 0..self.tiers.len() {
+            self.check_books(tier);
+        }
+    }
+
+    /// Time passes, with all that happens in it.
+    fn run_until(&mut self, end_ms: u64) {
+        self.queue.push(end_ms, super::Event::Fate);
+        while self.now_ms() < end_ms {
+            self.step();
+        }
+    }
+
+    fn mend_all(&mut self) {
+        for (child, parent) in self.network.cut_ways() {
+            self.mend(Trouble::Way(child, parent));
+        }
+        for node in 0..self.nodes.len() {
+            if self.nodes[node].copy_of.is_some() {
+                self.nodes[node].scrapped = true;
+                self.end(Actor::Node(node), super::lives::End::PowerCut, None);
+            }
+        }
+        for actor in self.actors() {
+            if let Actor::Node(node) = actor {
+                if self.nodes[node].scrapped {
+                    continue;
+                }
+                let home = self.nodes[node].preferred;
+                self.take_parent(actor, home);
+                self.nodes[node].backend.mood = Mood::Well;
+                self.mend(Trouble::Mood(node));
+            }
+            if let Actor::Tier(tier) = actor {
+                if let Some(home) = self.tiers[tier].preferred {
+                    self.take_parent(actor, home);
+                }
+                self.mend(Trouble::Slow(tier));
+                self.mend(Trouble::Bus(tier));
+            }
+            self.mend(Trouble::Disk(actor));
+            if !self.program(actor).is_on {
+                self.start(actor, false);
+            } else if self.program(actor).frozen {
+                let life = self.program(actor).life;
+                self.program_mut(actor).busy_until_ms = self.queue.now_ms();
+                self.wake(actor, life);
+            }
+        }
+    }
+
+    fn is_converged(&self) -> bool {
+        let Some(root) = &self.tiers[ROOT].core else { return false };
+        let wanted = &self.operator.wanted;
+        let running: usize = self.nodes.iter().map(|node| node.known_running.len()).sum();
+        let all: BTreeSet<InstanceId> =
+            self.nodes.iter().flat_map(|node| node.known_running.iter().copied()).collect();
+        let told = |id: &InstanceId| {
+            root.status(*id).is_some_and(|status| status.state == InstanceState::Running)
+        };
+        let knows_no_more = self.tiers.iter().all(|tier| {
+            let core = tier.core.as_ref();
+            core.is_some_and(|core| core.instances().keys().all(|id| wanted.contains(id)))
+        });
+        running == wanted.len()
+            && all == *wanted
+            && root.instances().keys().eq(wanted.iter())
+            && knows_no_more
+            && wanted.iter().all(told)
+            && self.actors().into_iter().all(|actor| self.is_linked(actor))
+    }
+
+    /// Whether an actor and its parent have each other.
+    fn is_linked(&self, actor: Actor) -> bool {
+        let Some(parent) = self.parent_of(actor) else { return true };
+        let connection = match actor {
+            Actor::Tier(tier) => self.tiers[tier].connection,
+            Actor::Node(node) if self.nodes[node].scrapped => return true,
+            Actor::Node(node) => self.nodes[node].connection.filter(|_| self.nodes[node].linked),
+        };
+        let open = connection.and_then(|id| self.network.get(id)).map(|c| c.open);
+        let core = self.tiers[parent].core.as_ref();
+        let child = core.and_then(|core| core.children().get(&self.id(actor)));
+        open == Some([true; 2]) && child.is_some_and(|child| child.is_connected())
+    }
+
+    fn difference(&self) -> String {
+        let mut lines = Vec::new();
+        let root = self.tiers[ROOT].core.as_ref();
+        for id in &self.operator.wanted {
+            let runs = self.nodes.iter().filter(|node| node.known_running.contains(id));
+            let runs: Vec<&str> = runs.map(|node| node.name.as_str()).collect();
+            let status = root.and_then(|root| root.status(*id));
+            let is_well = status.as_ref().is_some_and(|s| s.state == InstanceState::Running);
+            if runs.len() != 1 || !is_well {
+                lines.push(format!("{id} runs on {runs:?}, known is {status:?}"));
+            }
+        }
+        for node in &self.nodes {
+            let odd = node.known_running.iter().filter(|id| !self.operator.wanted.contains(id));
+            lines.extend(odd.map(|id| format!("{} runs {id}, which nobody wants", node.name)));
+        }
+        for tier in &self.tiers {
+            let known = tier.core.iter().flat_map(|core| core.instances().keys());
+            let odd = known.filter(|id| !self.operator.wanted.contains(id));
+            lines.extend(odd.map(|id| format!("{} knows {id}, which nobody wants", tier.name)));
+        }
+        lines.join("\n")
+    }
+}
