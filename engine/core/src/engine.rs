@@ -9,9 +9,11 @@ use crate::telemetry::Filter;
 use crate::{BackendFacts, Effect, Identity, Input, LedgerError, Now, admit};
 use marram_backend_api::Observed;
 use marram_protocol::desired::{Desired, Step};
-use marram_protocol::id::InstanceId;
+use marram_protocol::id::{ChildId, InstanceId};
 use marram_protocol::state::InstanceState;
-use marram_protocol::v1::{ChildKind, Down, Generation, Hello, InstanceStatus, Scope, Summary, Up};
+use marram_protocol::v1::{
+    ChildKind, Down, Generation, Hello, InstanceStatus, Kin, Scope, Summary, Up,
+};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// Statuses in one message: with the longest details it stays under the message limit.
@@ -29,6 +31,8 @@ const START_PATIENCE_MS: u64 = 300_000;
 pub struct Engine {
     identity: Identity,
     desired: Desired,
+    /// The tree that the cluster is part of, as it told last; 0 if none ever did.
+    tree: u64,
     slots: BTreeMap<InstanceId, Slot>,
     backends: BTreeMap<String, BackendFacts>,
     /// Found on the host, and not known whether desired: nobody has told yet.
@@ -70,6 +74,7 @@ impl Engine {
         Ok(Self {
             identity,
             desired: Desired::restore(ledger.generation, wanted),
+            tree: ledger.tree,
             slots,
             backends: BTreeMap::new(),
             strays: BTreeMap::new(),
@@ -89,7 +94,7 @@ impl Engine {
         match input {
             Input::Host { summary, facts } => self.host(summary, facts),
             Input::Backend { facts, found } => self.backend(facts, found, now),
-            Input::LinkUp => self.link_up(),
+            Input::LinkUp { preferred } => self.link_up(preferred),
             Input::LinkDown => self.link_up = false,
             Input::Parent(message) => self.parent(message, now),
             Input::Done(id, outcome) => self.each(id, |slot| slot.done(outcome, now)),
@@ -137,6 +142,11 @@ impl Engine {
         &self.identity
     }
 
+    /// The tree that the node is part of; 0 if no cluster has ever told.
+    pub fn tree(&self) -> u64 {
+        self.tree
+    }
+
     /// What is held of the cluster's desired state.
     pub fn generation(&self) -> Generation {
         self.desired.generation()
@@ -150,7 +160,7 @@ impl Engine {
         }
     }
 
-    fn link_up(&mut self) {
+    fn link_up(&mut self, preferred: Option<ChildId>) {
         self.link_up = true;
         self.filter.reset();
         let (summary, facts) = self.host.clone().unwrap_or_default();
@@ -163,8 +173,8 @@ impl Engine {
             generation: self.desired.generation(),
             summary,
             facts,
-            tree: 0,
-            preferred: None,
+            tree: self.tree,
+            preferred,
             address: String::new(),
             node_address: String::new(),
             labels: Vec::new(),
@@ -175,6 +185,9 @@ impl Engine {
     fn parent(&mut self, message: Down, now: Now) {
         if let Down::Welcome { epoch, .. } = message {
             return self.desired.welcome(epoch);
+        }
+        if let Down::Kin(kin) = message {
+            return self.hear_kin(&kin);
         }
         let before = self.desired.generation();
         match self.desired.receive(message) {
@@ -187,6 +200,14 @@ impl Engine {
                 self.applied(&changed, now);
                 self.notes.snapshot |= whole;
             }
+        }
+    }
+
+    /// Which tree it is, is told to every parent to come; the rest concerns who dials.
+    fn hear_kin(&mut self, kin: &Kin) {
+        if kin.tree != 0 && kin.tree != self.tree {
+            self.tree = kin.tree;
+            self.notes.persist = true;
         }
     }
 
@@ -374,6 +395,7 @@ impl Engine {
         Ledger {
             writes: self.writes,
             generation: self.desired.generation(),
+            tree: self.tree,
             entries: self.slots.values().map(Slot::entry).collect(),
         }
     }

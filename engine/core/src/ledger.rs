@@ -8,7 +8,7 @@ use marram_protocol::id::InstanceId;
 use marram_protocol::v1::{ExitCause, Generation, Workload};
 use serde::{Deserialize, Serialize};
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 /// Why a ledger cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -25,6 +25,7 @@ pub enum LedgerError {
 pub(crate) struct Ledger {
     pub(crate) writes: u64,
     pub(crate) generation: Generation,
+    pub(crate) tree: u64,
     pub(crate) entries: Vec<Entry>,
 }
 

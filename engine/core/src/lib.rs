@@ -101,7 +101,10 @@ pub enum Input {
         found: Option<Vec<(InstanceId, Observed)>>,
     },
     /// The connection to the cluster is up.
-    LinkUp,
+    LinkUp {
+        /// The parent that the node would rather have, if it is not this one.
+        preferred: Option<ChildId>,
+    },
     /// It is down.
     LinkDown,
     /// The cluster speaks.

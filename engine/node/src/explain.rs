@@ -53,7 +53,7 @@ mod tests {
             name: "a.b.c.d.3".into(),
             spec: ServiceSpec { virtualization: "native".into(), ..ServiceSpec::default() },
         };
-        engine.handle(Now::default(), Input::LinkUp);
+        engine.handle(Now::default(), Input::LinkUp { preferred: None });
         let welcome = Down::Welcome { epoch: 5, unix_ms: 1 };
         engine.handle(Now::default(), Input::Parent(welcome));
         let base = Generation { epoch: 5, number: 0 };

@@ -269,7 +269,7 @@ impl Shell {
             self.behind = None;
             // A cluster that hears hello takes all streams of before for ended.
             self.streams.close_all();
-            self.handle(Input::LinkUp);
+            self.handle(Input::LinkUp { preferred: None });
         }
         // A backend may take its time to answer; the next sample waits for this one.
         let Some(mut meter) = self.meter.take() else { return };
@@ -295,7 +295,7 @@ impl Shell {
             LinkEvent::Up(_rather) => {
                 self.linked = true;
                 self.behind = None;
-                self.handle(Input::LinkUp);
+                self.handle(Input::LinkUp { preferred: None });
             }
             LinkEvent::Down => {
                 self.linked = false;

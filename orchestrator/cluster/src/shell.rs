@@ -68,6 +68,9 @@ impl<B: Bus> Shell<B> {
             location: config.location.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             incarnation: getrandom::u64()?,
+            labels: Vec::new(),
+            address: String::new(),
+            node_address: String::new(),
         };
         // Never 0, which means "no epoch yet".
         let epoch = getrandom::u64()? | 1;
@@ -217,10 +220,10 @@ impl<B: Bus> Shell<B> {
     fn parent_event(&mut self, event: ParentEvent) {
         let now = self.clock.now();
         match event {
-            ParentEvent::Up(link, _rather) => {
+            ParentEvent::Up(link, preferred) => {
                 self.relay.asker_gone(Asker::Parent);
                 self.parent = Some(link);
-                self.tier.handle(now, Input::ParentUp);
+                self.tier.handle(now, Input::ParentUp { preferred });
             }
             ParentEvent::Said(serial, message) if self.is_parent(serial) => match message {
                 Down::StreamOpen { stream, request } => self.open_stream(stream, request),
@@ -268,6 +271,13 @@ impl<B: Bus> Shell<B> {
                     }
                     Effect::ToChild(child, message) => self.tell(child, message),
                     Effect::ToParent(message) => self.report(message),
+                    Effect::LeaveParent { reason } => {
+                        tracing::warn!("the parent is left: {reason}");
+                        if let Some(parent) = &self.parent {
+                            parent.refuse();
+                        }
+                        self.lose_parent();
+                    }
                     Effect::Operated { operation, end } => {
                         tracing::info!(?operation, ?end, "an operation is over");
                     }

@@ -38,6 +38,9 @@ fn tier() -> Tier {
         location: String::new(),
         version: "0".into(),
         incarnation: 1,
+        labels: Vec::new(),
+        address: String::new(),
+        node_address: String::new(),
     };
     Tier::new(identity, true, 1)
 }

@@ -1,12 +1,14 @@
 //! What a tier knows of one child.
 
+use crate::cards::Told;
 use crate::instance::Instance;
+use crate::kin::Site;
 use crate::peers::bounded_echoes;
 use marram_protocol::CLUSTER_INSTANCES_MAX;
 use marram_protocol::id::{ChildId, InstanceId};
 use marram_protocol::port::Transport;
 use marram_protocol::v1::{
-    ChildKind, ECHOES_MAX, Generation, Hello, InstanceStatus, RESOURCE_KINDS, Resources,
+    ChildKind, ECHOES_MAX, Generation, Hello, InstanceStatus, Kin, RESOURCE_KINDS, Resources,
     SUMMARY_LIST_MAX, Summary, Telemetry,
 };
 use std::collections::{BTreeMap, BTreeSet};
@@ -57,6 +59,12 @@ pub struct Child {
     pub(crate) forget_due_ms: Option<u64>,
     /// Taken over from it while it was silent.
     pub(crate) surplus: BTreeSet<InstanceId>,
+    /// What a cluster has said of its place.
+    pub(crate) site: Site,
+    /// Clusters below it.
+    pub(crate) told: Told,
+    /// Its last greeting, among all that arrived.
+    pub(crate) arrival: u64,
 }
 
 /// What placement looks at, gathered: it looks at every child.
@@ -125,6 +133,8 @@ pub(crate) struct Link {
     pub(crate) welcomed: bool,
     /// The whole of what runs there is known.
     pub(crate) complete: bool,
+    /// What it was told of the tree above it, once it was greeted.
+    pub(crate) kin: Option<Arc<Kin>>,
 }
 
 impl Link {
@@ -145,6 +155,7 @@ impl Link {
             snapshot: BTreeSet::new(),
             welcomed: false,
             complete: false,
+            kin: None,
         }
     }
 }
@@ -177,6 +188,9 @@ impl Child {
             loss_due_ms: None,
             forget_due_ms: None,
             surplus: BTreeSet::new(),
+            site: Site::default(),
+            told: Told::default(),
+            arrival: 0,
         }
     }
 

@@ -2,6 +2,7 @@
 
 use crate::child::{Child, Link, bounded, bounded_status, clip};
 use crate::instance::Instance;
+use crate::kin::Site;
 use crate::records::Key;
 use crate::tier::{Tier, workload_bytes};
 use crate::{CHILDREN_MAX, Effect, Now};
@@ -9,7 +10,8 @@ use marram_protocol::desired::FETCH_MAX;
 use marram_protocol::id::{ChildId, InstanceId};
 use marram_protocol::state::InstanceState;
 use marram_protocol::v1::{
-    Down, Generation, Hello, InstanceStatus, ManifestEntry, Scope, Summary, Telemetry, Up, Workload,
+    ChildKind, Down, Generation, Hello, InstanceStatus, ManifestEntry, Scope, Summary, Telemetry,
+    Up, Workload,
 };
 use std::collections::BTreeSet;
 
@@ -37,13 +39,13 @@ impl Tier {
             Up::Summary(summary) => self.summary(id, summary),
             Up::Telemetry(telemetry) => self.telemetry(id, telemetry, now),
             Up::Operated { operation, end } => self.operated(id, operation, end),
+            Up::Clusters { scope, cards, gone } => self.hear_cards(id, scope, cards, &gone),
             // Presence is told by the hello that follows; streams are the shell's.
             Up::Presence { online: true, .. }
             | Up::StreamData { .. }
             | Up::StreamEnd { .. }
             | Up::StreamCredit { .. }
             | Up::Claim(_)
-            | Up::Clusters { .. }
             | Up::Missed { .. } => {}
         }
     }
@@ -58,8 +60,10 @@ impl Tier {
         let unknown = !self.children.contains_key(&id);
         if unknown && self.children.len() >= CHILDREN_MAX {
             let reason = format!("{CHILDREN_MAX} children are the most that a tier takes");
-            self.notes.sends.push(Effect::ToChild(id, Down::Rejected { reason }));
-            return;
+            return self.reject(id, reason, now);
+        }
+        if let Some(reason) = self.unfit_child(id, &hello) {
+            return self.reject(id, reason, now);
         }
         if unknown {
             let name = self.free_name(&hello.name);
@@ -68,8 +72,16 @@ impl Tier {
             self.children.insert(id, child);
             self.notes.dirty.insert(Key::Child(id));
         }
-        let held = hello.generation;
+        let (held, site) = (hello.generation, Site::of(&hello));
+        let arrival = self.deck.arrival();
         let Some(child) = self.children.get_mut(&id) else { return };
+        child.arrival = arrival;
+        if child.site != site {
+            child.site = site;
+            self.notes.dirty.insert(Key::Child(id));
+            self.notes.kin_stale = true;
+        }
+        self.deck.stale |= child.kind == ChildKind::Cluster;
         child.link = Some(Link::new(hello));
         child.note_offer(&mut self.abilities);
         child.seen_unix_ms = now.unix_ms;
@@ -83,6 +95,12 @@ impl Tier {
         }
     }
 
+    /// A child that cannot be taken is no child of this connection.
+    pub(crate) fn reject(&mut self, id: ChildId, reason: String, now: Now) {
+        self.child_gone(id, None, now);
+        self.notes.sends.push(Effect::ToChild(id, Down::Rejected { reason }));
+    }
+
     /// Answers greetings, last of all that follows from an input: the list that is sent then
     /// holds it all.
     pub(crate) fn welcome_children(&mut self, now: Now) {
@@ -94,6 +112,7 @@ impl Tier {
             let welcome = Down::Welcome { epoch, unix_ms: now.unix_ms };
             let current = Generation { epoch, number: child.number };
             self.notes.sends.push(Effect::ToChild(id, welcome));
+            self.tell_kin(id);
             if held != current {
                 self.send_manifest(id);
             }
@@ -135,6 +154,7 @@ impl Tier {
         child.seen_unix_ms = now.unix_ms;
         self.notes.changed.extend(&child.placed);
         self.reporting.summary_stale = true;
+        self.deck.stale |= child.kind == ChildKind::Cluster;
         self.forget_echoes(id);
         self.fall_silent(id, now);
         self.fail_operations(id);
@@ -150,6 +170,7 @@ impl Tier {
         }
         child.note_offer(&mut self.abilities);
         self.reporting.summary_stale = true;
+        self.deck.stale |= child.kind == ChildKind::Cluster;
         self.note_echoes(id, false);
         // Amounts that come and go are no reason to ask again one that has refused: its own
         // attempt would change them, and so on for ever.

@@ -21,11 +21,15 @@
 //! - what is reserved on a child is the sum of what is placed there and not over;
 //! - a child's generation never decreases within the tier's epoch;
 //! - an instance is placed on one child at most.
+//!
+//! See also: `kin` (who is above and beside), `cards` (the clusters of the subtree).
 
+mod cards;
 mod child;
 mod choose;
 mod downward;
 mod instance;
+mod kin;
 mod loss;
 mod operate;
 mod peers;
@@ -87,7 +91,10 @@ pub enum Input {
         verb: Verb,
     },
     /// The connection to the parent is up: say hello.
-    ParentUp,
+    ParentUp {
+        /// The parent that this tier would rather have, if it is not this one.
+        preferred: Option<ChildId>,
+    },
     /// It is down.
     ParentGone,
     /// The parent speaks.
@@ -118,6 +125,11 @@ pub enum Effect {
         /// How.
         end: OperationEnd,
     },
+    /// This parent cannot be the parent of this tier: end the connection, try another.
+    LeaveParent {
+        /// Why, for people.
+        reason: String,
+    },
 }
 
 /// What a tier is, for itself and towards its parent.
@@ -133,4 +145,10 @@ pub struct Identity {
     pub version: String,
     /// Drawn at each start of the program.
     pub incarnation: u64,
+    /// Its own labels, `key=value` or `key`.
+    pub labels: Vec<String>,
+    /// Where it takes clusters as children; empty if it takes none.
+    pub address: String,
+    /// Where it takes nodes; empty if it takes none.
+    pub node_address: String,
 }

@@ -397,6 +397,7 @@ impl Tier {
         self.notes.retold.remove(&id);
         self.notes.dirty.extend([Key::Child(id), Key::Tier]);
         self.reporting.summary_stale = true;
+        (self.deck.stale, self.notes.kin_stale) = (true, true);
     }
 
     /// Where the generations of a new child begin: behind those of all that were forgotten, so

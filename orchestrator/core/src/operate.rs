@@ -11,7 +11,7 @@ use crate::records::Key;
 use crate::tier::Tier;
 use crate::{Effect, Now};
 use marram_protocol::id::ChildId;
-use marram_protocol::v1::{ChildKind, Down, InstanceStatus, OperationEnd, OperationId, Up, Verb};
+use marram_protocol::v1::{Down, InstanceStatus, OperationEnd, OperationId, Up, Verb};
 use std::collections::BTreeMap;
 
 /// Longest wait for the answer of a child: what an operator at a terminal puts up with, and
@@ -109,8 +109,7 @@ impl Tier {
 
     /// The child whose subtree holds the cluster.
     fn way_to(&self, cluster: ChildId) -> Option<ChildId> {
-        let child = self.children.get(&cluster)?;
-        (child.kind == ChildKind::Cluster).then_some(child.id)
+        self.towards(cluster)
     }
 
     fn unreachable(&self, of: ChildId) -> String {
@@ -191,6 +190,7 @@ impl Tier {
         self.notes.dirty.insert(Key::Child(id));
         self.notes.wake.insert(id);
         self.reporting.summary_stale = true;
+        self.deck.stale = true;
         self.watch(id);
     }
 

@@ -8,8 +8,9 @@
 
 use crate::child::Child;
 use crate::instance::Instance;
+use crate::kin::Site;
 use marram_protocol::id::{ChildId, InstanceId};
-use marram_protocol::v1::{ChildKind, Generation, Workload};
+use marram_protocol::v1::{ChildKind, Generation, Kin, Workload};
 use serde::{Deserialize, Serialize};
 
 /// Layout of all values.
@@ -48,6 +49,8 @@ pub(crate) enum Key {
     Tier,
     /// What is held of the parent's desired state.
     Parent,
+    /// What the parent has told of the tree above.
+    Kin,
     /// A child.
     Child(ChildId),
     /// An instance.
@@ -60,6 +63,7 @@ pub(crate) enum Record {
     Epoch(u64),
     Tier(TierRecord),
     Parent(Generation),
+    Kin(Box<Kin>),
     Child(ChildRecord),
     Instance(Box<InstanceRecord>),
 }
@@ -77,6 +81,7 @@ pub(crate) struct ChildRecord {
     pub(crate) number: u64,
     pub(crate) cordoned: bool,
     pub(crate) draining: bool,
+    pub(crate) site: Site,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -93,6 +98,7 @@ impl Key {
             Self::Epoch => b"e".to_vec(),
             Self::Tier => b"t".to_vec(),
             Self::Parent => b"p".to_vec(),
+            Self::Kin => b"k".to_vec(),
             Self::Child(id) => [b"c".as_slice(), &id.0].concat(),
             Self::Instance(id) => {
                 [b"i".as_slice(), &id.service.0, &id.number.to_be_bytes()].concat()
@@ -106,6 +112,7 @@ impl Key {
             Some((b'e', [])) => Ok(Self::Epoch),
             Some((b't', [])) => Ok(Self::Tier),
             Some((b'p', [])) => Ok(Self::Parent),
+            Some((b'k', [])) => Ok(Self::Kin),
             Some((b'c', id)) => Ok(Self::Child(ChildId(id.try_into().map_err(|_| bad())?))),
             Some((b'i', rest)) => {
                 let (service, number) = rest.split_at_checked(12).ok_or_else(bad)?;
@@ -129,6 +136,7 @@ impl From<&Child> for ChildRecord {
             number: child.number,
             cordoned: child.cordoned,
             draining: child.draining,
+            site: child.site.clone(),
         }
     }
 }
@@ -160,6 +168,7 @@ pub(crate) fn decode(key: &[u8], value: &[u8]) -> Result<(Key, Record), RecordEr
         Key::Epoch => whole(body).map(Record::Epoch),
         Key::Tier => whole(body).map(Record::Tier),
         Key::Parent => whole(body).map(Record::Parent),
+        Key::Kin => whole(body).map(Record::Kin),
         Key::Child(_) => whole(body).map(Record::Child),
         Key::Instance(_) => whole(body).map(Record::Instance),
     };

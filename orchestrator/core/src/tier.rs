@@ -3,8 +3,10 @@
 //! Handlers change state and note what follows from it in [`Notes`]; `flush` then turns the
 //! notes into effects in the one order that is safe: persist, children, parent, watchers.
 
+use crate::cards::Deck;
 use crate::child::{Abilities, Child};
 use crate::instance::Instance;
+use crate::kin::Above;
 use crate::loss::Losses;
 use crate::operate::{Asker, Operations};
 use crate::peers::PeerBooks;
@@ -17,7 +19,7 @@ use marram_protocol::desired::Desired;
 use marram_protocol::id::{ChildId, InstanceId};
 use marram_protocol::state::InstanceState;
 use marram_protocol::v1::{
-    ChildKind, Generation, InstanceStatus, NodeRef, Workload, WorkloadUsage,
+    ChildKind, Generation, InstanceStatus, Kin, NodeRef, Workload, WorkloadUsage,
 };
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -57,6 +59,8 @@ pub struct Tier {
     pub(crate) cordoned: bool,
     /// Generation that a new child begins with.
     pub(crate) first_number: u64,
+    pub(crate) above: Above,
+    pub(crate) deck: Deck,
     pub(crate) notes: Notes,
     effects: VecDeque<Effect>,
 }
@@ -78,6 +82,8 @@ pub(crate) struct Notes {
     pub(crate) farewells: Vec<InstanceStatus>,
     /// The parent is to be told everything.
     pub(crate) snapshot: bool,
+    /// Children may have to be told something else of the tree above them.
+    pub(crate) kin_stale: bool,
     /// Children that have more room or can do more: look for places there.
     pub(crate) wake: BTreeSet<ChildId>,
 }
@@ -99,6 +105,8 @@ impl Tier {
             policy: BEST_FIT,
             reporting: Reporting::default(),
             peers: PeerBooks::default(),
+            above: Above::default(),
+            deck: Deck::default(),
             notes: Notes::default(),
             effects: VecDeque::new(),
         };
@@ -125,6 +133,7 @@ impl Tier {
                     tier.effects.clear();
                 }
                 (_, Record::Parent(held)) => generation = held,
+                (_, Record::Kin(kin)) => tier.above.kin = *kin,
                 (_, Record::Tier(record)) => {
                     (tier.cordoned, tier.first_number) = (record.cordoned, record.first_number);
                 }
@@ -132,9 +141,15 @@ impl Tier {
                 (Key::Instance(id), Record::Instance(record)) => {
                     tier.restore_instance(id, *record, now);
                 }
-                (Key::Epoch | Key::Tier | Key::Parent | Key::Child(_) | Key::Instance(_), _) => {
-                    return Err(RecordError::Key(key));
-                }
+                (
+                    Key::Epoch
+                    | Key::Tier
+                    | Key::Parent
+                    | Key::Kin
+                    | Key::Child(_)
+                    | Key::Instance(_),
+                    _,
+                ) => return Err(RecordError::Key(key)),
             }
         }
         tier.link_restored(generation, now);
@@ -147,6 +162,7 @@ impl Tier {
         child.cordoned = record.cordoned;
         child.draining = record.draining;
         child.silent_since_ms = Some(now.mono_ms);
+        child.site = record.site;
         self.children.insert(id, child);
     }
 
@@ -220,7 +236,7 @@ impl Tier {
             Input::Operate { operation, cluster, child, verb } => {
                 self.operate(Asker::Owner(operation), cluster, child, verb, now);
             }
-            Input::ParentUp => self.parent_up(now),
+            Input::ParentUp { preferred } => self.parent_up(preferred, now),
             Input::ParentGone => self.parent_gone(),
             Input::Parent(message) => self.hear_parent(message, now),
             Input::Child(child, message) => self.hear_child(child, message, now),
@@ -246,7 +262,8 @@ impl Tier {
     /// When [`Tier::handle_timeout`] has something to do, on the clock of `mono_ms`.
     pub fn poll_timeout(&self) -> Option<u64> {
         let retries = self.instances.values().filter_map(|i| i.retry_at_ms).min();
-        let own = [self.losses.due_ms(), self.operations.due_ms(), self.peers.due_ms()];
+        let cards = self.deck.due_ms().filter(|_| self.reporting.is_up());
+        let own = [self.losses.due_ms(), self.operations.due_ms(), self.peers.due_ms(), cards];
         let due = [retries, self.reporting.due_ms()].into_iter().chain(own);
         due.flatten().min()
     }
@@ -355,6 +372,7 @@ impl Tier {
         self.retell_children();
         self.welcome_children(now);
         self.tell_peers(now);
+        self.retell_kin();
         let mut notes = std::mem::take(&mut self.notes);
         self.report(&mut notes, now);
         if !notes.dirty.is_empty() {
@@ -374,6 +392,7 @@ impl Tier {
                 Some(records::encode(&TierRecord { cordoned, first_number }))
             }
             Key::Parent => self.desired.as_ref().map(|d| records::encode(&d.generation())),
+            Key::Kin => Some(records::encode(&Kin { rooted: false, ..self.above.kin.clone() })),
             Key::Child(id) => {
                 self.children.get(&id).map(|c| records::encode(&ChildRecord::from(c)))
             }

@@ -8,7 +8,7 @@ use crate::records::Key;
 use crate::tier::{Notes, Tier};
 use crate::{Effect, Now};
 use marram_protocol::desired::{Desired, Step};
-use marram_protocol::id::InstanceId;
+use marram_protocol::id::{ChildId, InstanceId};
 use marram_protocol::state::InstanceState;
 use marram_protocol::v1::{
     ChildKind, Down, Hello, InstanceStatus, SUMMARY_LIST_MAX, Scope, Summary, Telemetry, Up,
@@ -79,10 +79,11 @@ impl Reporting {
 }
 
 impl Tier {
-    pub(crate) fn parent_up(&mut self, now: Now) {
+    pub(crate) fn parent_up(&mut self, preferred: Option<ChildId>, now: Now) {
         let Some(desired) = &self.desired else { return };
         let generation = desired.generation();
         self.reporting.up = true;
+        self.doubt_kin(preferred);
         let summary = self.own_summary();
         let identity = &self.identity;
         let hello = Hello {
@@ -94,11 +95,11 @@ impl Tier {
             generation,
             summary: summary.clone(),
             facts: Vec::new(),
-            tree: 0,
-            preferred: None,
-            address: String::new(),
-            node_address: String::new(),
-            labels: Vec::new(),
+            tree: self.tree(),
+            preferred: self.above.preferred,
+            address: identity.address.clone(),
+            node_address: identity.node_address.clone(),
+            labels: identity.labels.clone(),
         };
         self.reporting.summary_sent = Some((now.mono_ms, summary));
         self.reporting.summary_stale = false;
@@ -111,6 +112,7 @@ impl Tier {
     /// What was handed back stays handed back: the parent may have placed it elsewhere.
     pub(crate) fn parent_gone(&mut self) {
         self.reporting.up = false;
+        self.doubt_kin(None);
     }
 
     pub(crate) fn hear_parent(&mut self, message: Down, now: Now) {
@@ -119,6 +121,9 @@ impl Tier {
         }
         if let Down::Operate { operation, cluster, child, verb } = message {
             return self.operate(Asker::Parent(operation), cluster, child, verb, now);
+        }
+        if let Down::Kin(kin) = message {
+            return self.hear_kin(kin);
         }
         let Some(desired) = &mut self.desired else { return };
         if let Down::Welcome { epoch, .. } = message {
@@ -175,6 +180,7 @@ impl Tier {
             let observed = Up::Observed { generation, scope: Scope::Change, statuses };
             notes.sends.push(Effect::ToParent(observed));
         }
+        self.report_cards(notes, now);
         self.report_summary(notes, now);
         self.report_telemetry(notes, now);
     }

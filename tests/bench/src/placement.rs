@@ -22,6 +22,9 @@ pub(crate) fn measure(table: &mut Table) -> anyhow::Result<()> {
         location: String::new(),
         version: "bench".to_owned(),
         incarnation: 1,
+        labels: Vec::new(),
+        address: String::new(),
+        node_address: String::new(),
     };
     let mut tier = Tier::new(identity, true, 1);
     for number in 0..u32::try_from(CHILDREN_MAX)? {

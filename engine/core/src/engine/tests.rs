@@ -28,7 +28,7 @@ impl Node {
         let summary = Summary { nodes: 1, capacity, ..Summary::default() };
         node.give(Input::Host { summary, facts: Vec::new() });
         node.give(listed(Vec::new()));
-        node.give(Input::LinkUp);
+        node.give(Input::LinkUp { preferred: None });
         node.give(Input::Parent(Down::Welcome { epoch: 7, unix_ms: 0 }));
         node
     }
@@ -190,7 +190,7 @@ fn what_changes_nothing_writes_nothing() {
     let generation = Generation { epoch: 7, number: 1 };
     let mut effects = node.give(Input::Parent(Down::Manifest { generation, entries }));
     effects.extend(node.give(Input::LinkDown));
-    effects.extend(node.give(Input::LinkUp));
+    effects.extend(node.give(Input::LinkUp { preferred: None }));
     let running = Observed::Running { pid: 1, started_unix_ms: 0, paused: false };
     effects.extend(node.give(listed(vec![(instance(0), running.clone())])));
     effects.extend(node.done(Outcome::Recovered(running)));

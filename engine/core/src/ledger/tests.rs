@@ -40,6 +40,7 @@ fn ledger() -> impl Strategy<Value = Ledger> {
     parts.prop_map(|(writes, [epoch, number], entries)| Ledger {
         writes,
         generation: Generation { epoch, number },
+        tree: epoch,
         entries,
     })
 }
@@ -78,7 +79,7 @@ proptest! {
 #[test]
 fn errors_say_what_is_known() {
     let unknown = Ledger::decode(&[9, 1, 2]).unwrap_err().to_string();
-    assert_eq!(unknown, "the ledger has layout Some(9), known is 1");
+    assert_eq!(unknown, "the ledger has layout Some(9), known is 2");
     assert_eq!(Ledger::decode(&[]), Err(LedgerError::Version(None)));
     let damaged = Ledger::decode(&[VERSION]).unwrap_err().to_string();
     assert!(damaged.starts_with("the ledger is damaged: "), "{damaged}");

@@ -48,7 +48,7 @@ impl Script {
             }
             "host" => host(&words),
             "backend" => backend(&words),
-            "up" => Input::LinkUp,
+            "up" => Input::LinkUp { preferred: None },
             "down" => Input::LinkDown,
             "drain" => Input::Drain,
             "welcome" => Input::Parent(Down::Welcome { epoch: EPOCH, unix_ms: 0 }),

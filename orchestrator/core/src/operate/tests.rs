@@ -3,6 +3,7 @@
 use super::*;
 use crate::Input;
 use crate::tier::tests::{at, child, effects, hello, root, summary};
+use marram_protocol::v1::ChildKind;
 use marram_protocol::v1::{DETAIL_BYTES_MAX, Hello};
 
 fn parent_of_a_cluster() -> Tier {

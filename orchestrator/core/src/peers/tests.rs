@@ -14,6 +14,9 @@ fn tier(is_root: bool) -> Tier {
         location: String::new(),
         version: "0".into(),
         incarnation: 5,
+        labels: Vec::new(),
+        address: String::new(),
+        node_address: String::new(),
     };
     let mut tier = Tier::new(identity, is_root, 9);
     while tier.poll_effect().is_some() {}

@@ -43,7 +43,9 @@ proptest! {
     ) {
         let kind = if is_node { ChildKind::Node } else { ChildKind::Cluster };
         let key = Key::Child(ChildId(id));
-        let record = ChildRecord { name, kind, number, cordoned: is_node, draining: !is_node };
+        let site = Site { labels: vec![name.clone()], address: name.clone(), ..Site::default() };
+        let (cordoned, draining) = (is_node, !is_node);
+        let record = ChildRecord { name, kind, number, cordoned, draining, site };
         prop_assert_eq!(decode(&key.encode(), &encode(&record)), Ok((key, Record::Child(record))));
         let tier = TierRecord { cordoned: is_node, first_number: number };
         prop_assert_eq!(decode(&Key::Tier.encode(), &encode(&tier)), Ok((Key::Tier, Record::Tier(tier))));
@@ -96,6 +98,6 @@ fn errors_name_the_record() {
     assert_eq!(version, "record [65] has layout Some(9), known is 2");
     let empty = decode(b"e", &[]).unwrap_err().to_string();
     assert_eq!(empty, "record [65] has layout None, known is 2");
-    let damaged = decode(b"e", &[2]).unwrap_err().to_string();
+    let damaged = decode(b"e", &[VERSION]).unwrap_err().to_string();
     assert!(damaged.starts_with("record [65] is damaged: "), "{damaged}");
 }

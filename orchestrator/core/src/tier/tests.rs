@@ -1,6 +1,8 @@
 //! Rules of a tier that the stories in `tests/traces` do not show: what a hostile child can
 //! do, and what happens at the limits.
 
+mod cards;
+mod kin;
 mod restore;
 
 use super::*;
@@ -30,6 +32,9 @@ fn identity() -> Identity {
         location: String::new(),
         version: "0".into(),
         incarnation: 1,
+        labels: Vec::new(),
+        address: String::new(),
+        node_address: String::new(),
     }
 }
 
@@ -240,7 +245,7 @@ fn a_fetch_brings_each_workload_once_and_not_all_there_are() {
 #[test]
 fn every_message_fits_however_much_changes_at_once() {
     let mut tier = Tier::new(identity(), false, EPOCH);
-    tier.handle(at(0), Input::ParentUp);
+    tier.handle(at(0), Input::ParentUp { preferred: None });
     come(&mut tier, 1, 4_000_000);
     let generation = |number| Generation { epoch: 3, number };
     let welcome = Down::Welcome { epoch: 3, unix_ms: 0 };
@@ -271,7 +276,10 @@ fn every_message_fits_however_much_changes_at_once() {
                 }
             }
             Effect::ToParent(message) => drop(message.encode().expect("fits")),
-            Effect::Persist(_) | Effect::Changed(_) | Effect::Operated { .. } => {}
+            Effect::Persist(_)
+            | Effect::Changed(_)
+            | Effect::Operated { .. }
+            | Effect::LeaveParent { .. } => {}
         }
     }
     assert_eq!(removed, CLUSTER_INSTANCES_MAX);

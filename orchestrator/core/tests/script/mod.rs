@@ -10,8 +10,9 @@ use marram_protocol::id::{ChildId, InstanceId, ServiceId};
 use marram_protocol::port::{PortMapping, Transport};
 use marram_protocol::state::InstanceState;
 use marram_protocol::v1::{
-    ChildKind, Down, Generation, Hello, InstanceStatus, ManifestEntry, OperationEnd, OperationId,
-    Resources, Scope, ServiceSpec, Summary, Telemetry, Up, Verb, Workload, WorkloadUsage,
+    Ancestor, ChildKind, Down, Generation, Hello, InstanceStatus, Kin, ManifestEntry, OperationEnd,
+    OperationId, Resources, Scope, ServiceSpec, Summary, Telemetry, Up, Verb, Workload,
+    WorkloadUsage,
 };
 use std::collections::BTreeMap;
 
@@ -54,9 +55,10 @@ impl Script {
             "books" => return self.books(),
             "deploy" => Input::Deploy(workload(words[0].parse().unwrap(), &words[1..])),
             "remove" => Input::Remove(instance(words[0])),
-            "parent-up" => Input::ParentUp,
+            "parent-up" => Input::ParentUp { preferred: None },
             "parent-gone" => Input::ParentGone,
             "welcome" => Input::Parent(Down::Welcome { epoch: PARENT_EPOCH, unix_ms: 0 }),
+            "kin" => Input::Parent(kin(&words)),
             "change" => Input::Parent(self.change(&words)),
             "manifest" => Input::Parent(self.manifest()),
             "specs" => Input::Parent(self.specs(&words)),
@@ -101,6 +103,9 @@ impl Script {
             location: String::new(),
             version: "0".into(),
             incarnation: 1,
+            labels: Vec::new(),
+            address: String::new(),
+            node_address: String::new(),
         };
         let records = self.disk.clone();
         let tier = Tier::restore(identity, self.is_root, EPOCH, records, self.now());
@@ -283,6 +288,24 @@ fn workload(number: u32, words: &[&str]) -> Workload {
     Workload { instance: instance(&number.to_string()), revision, name, spec }
 }
 
+/// What the parent tells of the tree, by words such as `kin R G` (the ids above), `unrooted`.
+fn kin(words: &[&str]) -> Down {
+    let above = words.iter().filter(|word| word.len() == 1);
+    let tier = |letter: &&str| Ancestor {
+        id: child(letter),
+        name: format!("tier-{letter}"),
+        address: format!("http://{letter}"),
+        node_address: format!("mqtt://{letter}"),
+        ..Ancestor::default()
+    };
+    Down::Kin(Kin {
+        tree: PARENT_EPOCH,
+        rooted: !words.contains(&"unrooted"),
+        path: above.map(tier).collect(),
+        ..Kin::default()
+    })
+}
+
 /// What a child says, by words such as `hello a memory=500 holding=3`.
 fn up(word: &str, letter: &str, words: &[&str]) -> Up {
     let mut said: BTreeMap<&str, &str> = BTreeMap::new();
@@ -307,9 +330,9 @@ fn up(word: &str, letter: &str, words: &[&str]) -> Up {
             summary: summary(&said),
             facts: Vec::new(),
             tree: 0,
-            preferred: None,
-            address: String::new(),
-            node_address: String::new(),
+            preferred: said.get("prefers").map(|letter| child(letter)),
+            address: said.get("at").map(|at| format!("http://{at}")).unwrap_or_default(),
+            node_address: said.get("at").map(|at| format!("mqtt://{at}")).unwrap_or_default(),
             labels: Vec::new(),
         }),
         "summary" => Up::Summary(summary(&said)),

@@ -17,6 +17,7 @@ pub(crate) fn effect(effect: &Effect) -> String {
         }
         Effect::ToChild(child, message) => format!("to {}: {}", letter(*child), down(message)),
         Effect::ToParent(message) => format!("to parent: {}", up(message)),
+        Effect::LeaveParent { reason } => format!("leave parent: {reason}"),
         Effect::Changed(id) => format!("changed {}", id.number),
         Effect::Operated { end, .. } => format!("operated: {end:?}"),
     }
@@ -27,6 +28,7 @@ fn name(key: &[u8]) -> String {
         [b'e', ..] => "epoch".into(),
         [b'p', ..] => "parent".into(),
         [b't', ..] => "tier".into(),
+        [b'k', ..] => "kin".into(),
         [b'c', letter, ..] => format!("child {}", char::from(*letter)),
         [.., number] => format!("instance {number}"),
         [] => "nothing".into(),
@@ -55,6 +57,13 @@ fn down(message: &Down) -> String {
         Down::Specs { generation: of, workloads } => {
             let numbers: Vec<u32> = workloads.iter().map(|w| w.instance.number).collect();
             format!("specs {}: {numbers:?}", generation(*of))
+        }
+        Down::Kin(kin) => {
+            let path: Vec<&str> = kin.path.iter().map(|tier| tier.name.as_str()).collect();
+            let rooted = if kin.rooted { "" } else { ", not rooted" };
+            let alternates: String =
+                kin.alternates.iter().map(|a| format!(", or {}", a.name)).collect();
+            format!("kin of tree {}{rooted}: {}{alternates}", kin.tree, path.join("/"))
         }
         other => format!("{other:?}"),
     }
@@ -89,6 +98,26 @@ fn up(message: &Up) -> String {
             let usages = telemetry.workloads.iter();
             let usages = usages.map(|u| format!(" {}={} MiB", u.instance.number, u.memory_mib));
             format!("telemetry: cpu {},{}", telemetry.cpu_permille, usages.collect::<String>())
+        }
+        Up::Clusters { scope, cards, gone } => {
+            let scope = match scope {
+                Scope::Change => "clusters",
+                Scope::Snapshot { .. } => "all clusters",
+            };
+            let cards: Vec<String> = cards
+                .iter()
+                .map(|card| {
+                    let away = if card.connected { "" } else { " away" };
+                    format!(
+                        "{} below {}{away}, {} nodes",
+                        card.name,
+                        letter(card.parent),
+                        card.nodes
+                    )
+                })
+                .collect();
+            let gone: String = gone.iter().map(|id| format!(" -{}", letter(*id))).collect();
+            format!("{scope}: [{}]{gone}", cards.join("; "))
         }
         other => format!("{other:?}"),
     }

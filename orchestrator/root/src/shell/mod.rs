@@ -114,6 +114,9 @@ impl Shell {
             location: String::new(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             incarnation: u64::from_le_bytes(random()?),
+            labels: Vec::new(),
+            address: String::new(),
+            node_address: String::new(),
         };
         // Never 0, which means "no epoch yet".
         let epoch = u64::from_le_bytes(random()?) | 1;
@@ -305,7 +308,7 @@ impl Shell {
                         tracing::info!(?operation, ?end, "an operation is over");
                     }
                     // A root has no parent; what is persisted was taken out above.
-                    Effect::ToParent(_) | Effect::Persist(_) => {}
+                    Effect::ToParent(_) | Effect::LeaveParent { .. } | Effect::Persist(_) => {}
                 }
             }
             let (leaving, tier) = (std::mem::take(&mut self.leaving), &self.tier);

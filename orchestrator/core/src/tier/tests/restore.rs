@@ -37,7 +37,7 @@ struct Story {
 impl Story {
     fn new(is_root: bool) -> Self {
         let mut tier = Tier::new(identity(), is_root, EPOCH);
-        tier.handle(at(0), Input::ParentUp);
+        tier.handle(at(0), Input::ParentUp { preferred: None });
         tier.handle(at(0), Input::Parent(Down::Welcome { epoch: 3, unix_ms: 0 }));
         let mut story = Self { tier, disk: BTreeMap::new(), is_root, number: 0 };
         story.persist();
