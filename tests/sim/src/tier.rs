@@ -73,6 +73,9 @@ impl Orchestrator {
             location: String::new(),
             version: "sim".into(),
             incarnation: self.program.life,
+            labels: Vec::new(),
+            address: String::new(),
+            node_address: String::new(),
         };
         let number = self.id.0.iter().fold(0, |sum, byte| sum * 7 + u64::from(*byte));
         let epoch = number * 1000 + 1 + self.wiped;

@@ -62,7 +62,7 @@ impl World {
                 }
             }
             orchestrator::Effect::Changed(instance) => self.check_change(tier, instance),
-            orchestrator::Effect::Operated { .. } => {}
+            orchestrator::Effect::Operated { .. } | orchestrator::Effect::LeaveParent { .. } => {}
         }
         self.dawdle(actor);
         true

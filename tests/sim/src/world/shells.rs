@@ -63,7 +63,7 @@ impl World {
         use orchestrator::Input;
         match happening {
             Happening::Linked(id) if self.tiers[tier].connection == Some(id) => {
-                self.tell_core(tier, Input::ParentUp);
+                self.tell_core(tier, Input::ParentUp { preferred: None });
             }
             Happening::Unlinked if self.tiers[tier].connection.is_none() => {
                 self.tell_core(tier, Input::ParentGone);
@@ -165,7 +165,7 @@ impl World {
             Happening::Linked(id) if self.nodes[node].connection == Some(id) => {
                 self.nodes[node].linked = true;
                 self.nodes[node].behind = false;
-                self.tell_engine(node, Input::LinkUp);
+                self.tell_engine(node, Input::LinkUp { preferred: None });
                 if self.params.telemetry > 0 {
                     self.keep_ticking(node, SAMPLE_MS);
                 }
@@ -196,7 +196,7 @@ impl World {
             }
             Happening::Tick(sample) => {
                 if std::mem::take(&mut self.nodes[node].behind) && self.nodes[node].linked {
-                    self.tell_engine(node, Input::LinkUp);
+                    self.tell_engine(node, Input::LinkUp { preferred: None });
                 }
                 if let Some(sample) = sample {
                     self.tell_engine(node, Input::Telemetry(*sample));
