@@ -14,7 +14,16 @@ const NORMAL: Edges = &[
     ("marram", &["marram-protocol"]),
     ("marram-backend-api", &[]),
     ("marram-backend-mock", &["marram-backend-api"]),
-    ("marram-bench", &["marram-e2e", "marram-orchestrator-core", "marram-protocol"]),
+    (
+        "marram-bench",
+        &[
+            "marram-backend-api",
+            "marram-e2e",
+            "marram-engine-core",
+            "marram-orchestrator-core",
+            "marram-protocol",
+        ],
+    ),
     ("marram-broker", &[]),
     (
         "marram-cluster",
@@ -46,7 +55,7 @@ const NORMAL: Edges = &[
     ("marram-orchestrator-core", &["marram-placement", "marram-protocol"]),
     ("marram-placement", &[]),
     ("marram-protocol", &[]),
-    ("marram-rest", &["marram-orchestrator-core", "marram-protocol"]),
+    ("marram-rest", &["marram-orchestrator-core", "marram-protocol", "marram-tunnel"]),
     (
         "marram-root",
         &[

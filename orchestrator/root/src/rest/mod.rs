@@ -7,6 +7,7 @@
 //! differ in how they say it. What a path means is decided here: a slash at the end never
 //! matters, and no redirect is ever sent.
 
+mod front;
 pub mod oakestra;
 pub mod v1;
 
@@ -19,13 +20,10 @@ use axum::extract::Request;
 use axum::http::{HeaderMap, header};
 use axum::middleware::from_fn;
 use axum::response::{IntoResponse, Response};
-use axum::routing::MethodRouter;
+use marram_rest::front::Gate;
 use marram_rest::problem::Problem;
 use std::sync::Arc;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
-
-/// Streams that clients hold open: events, logs, exec. Each costs a task and a connection.
-pub const WATCHERS_MAX: usize = 128;
+use tokio::sync::watch;
 
 /// What handlers need.
 #[derive(Debug, Clone)]
@@ -36,9 +34,8 @@ pub struct Rest {
     pub auth: Arc<Auth>,
     /// Time.
     pub clock: Clock,
-    /// Turns true when the root is asked to end.
-    pub stopping: watch::Receiver<bool>,
-    watchers: Arc<Semaphore>,
+    /// What ends streams and counts them.
+    pub gate: Gate,
 }
 
 impl Rest {
@@ -49,14 +46,7 @@ impl Rest {
         clock: Clock,
         stopping: watch::Receiver<bool>,
     ) -> Self {
-        let watchers = Arc::new(Semaphore::new(WATCHERS_MAX));
-        Self { handle, auth, clock, stopping, watchers }
-    }
-
-    /// A place among those who hold a stream open.
-    fn watcher(&self) -> Result<OwnedSemaphorePermit, Refusal> {
-        let full = |_| Refusal::Busy(format!("{WATCHERS_MAX} streams are open already"));
-        self.watchers.clone().try_acquire_owned().map_err(full)
+        Self { handle, auth, clock, gate: Gate::new(stopping) }
     }
 
     /// All paths.
@@ -68,11 +58,6 @@ impl Rest {
             .layer(from_fn(oakestra::cross_origin))
             .with_state(self)
     }
-}
-
-/// A path with and without a slash at the end.
-fn both(router: Router<Rest>, path: &str, methods: MethodRouter<Rest>) -> Router<Rest> {
-    router.route(path, methods.clone()).route(&format!("{path}/"), methods)
 }
 
 /// The value of the `Authorization` header, if it is text.

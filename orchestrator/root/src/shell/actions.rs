@@ -13,6 +13,9 @@ use marram_orchestrator_core::{Input, TierError};
 use marram_protocol::CLUSTER_INSTANCES_MAX;
 use marram_protocol::id::{ApplicationId, InstanceId, ServiceId};
 use marram_protocol::sla::SERVICES_MAX;
+use marram_protocol::v1::{OperationEnd, OperationId};
+use marram_rest::front::Order;
+use tokio::sync::oneshot;
 
 /// What an apply will do with one application.
 struct Step {
@@ -34,6 +37,16 @@ impl Shell {
             }
             None => Err(Refusal::Internal("no instance was made".to_owned())),
         }
+    }
+
+    /// Numbers are given once: the core answers each.
+    pub(super) fn operate(&mut self, order: Order, reply: oneshot::Sender<OperationEnd>) {
+        self.last_operation = self.last_operation.wrapping_add(1);
+        let operation = OperationId(self.last_operation);
+        self.operations.insert(operation, reply);
+        let Order { cluster, child, verb } = order;
+        let now = self.clock.now();
+        self.tier.handle(now, Input::Operate { operation, cluster, child, verb });
     }
 
     pub(super) fn remove_instance(

@@ -3,7 +3,6 @@
 //! Reading is a function over a [`View`]; changing is one of a closed list of commands. The
 //! answer to a change comes when it is durable.
 
-use super::link::Link;
 use super::{Change, Scaled};
 use crate::auth::Access;
 use crate::catalog::{Catalog, Draft, DraftService};
@@ -11,6 +10,9 @@ use crate::refusal::Refusal;
 use crate::view::{self, InstanceView};
 use marram_orchestrator_core::{Now, Tier};
 use marram_protocol::id::{ApplicationId, ChildId, InstanceId, ServiceId};
+use marram_protocol::v1::OperationEnd;
+use marram_rest::front::Order;
+use marram_rest::link::Link;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use tokio::sync::{broadcast, mpsc, oneshot};
@@ -48,6 +50,7 @@ pub(super) enum Command {
     Apply(Access, Draft, Reply<Vec<Applied>>),
     Deploy(Access, ServiceId, Reply<InstanceId>),
     Scale(Access, ServiceId, usize, Reply<Scaled>),
+    Operate(Order, oneshot::Sender<OperationEnd>),
     RemoveInstance(Access, InstanceId, Reply<()>),
     RemoveInstances(Access, ServiceId, Reply<()>),
     RemoveService(Access, ServiceId, Reply<()>),
@@ -88,13 +91,9 @@ impl View<'_> {
         Ok(outlet.streams.clone())
     }
 
-    /// All connections, with the names of their clusters.
-    pub fn links(&self) -> Vec<(String, Arc<Link>)> {
-        let named = self.links.iter().filter_map(|(id, outlet)| {
-            let child = self.tier.children().get(id)?;
-            Some((child.name().to_owned(), outlet.streams.clone()))
-        });
-        named.collect()
+    /// The connection of a cluster.
+    pub fn way(&self, child: ChildId) -> Option<Arc<Link>> {
+        self.links.get(&child).map(|outlet| outlet.streams.clone())
     }
 
     /// Every change from this moment on.
@@ -162,6 +161,13 @@ impl Handle {
         replicas: usize,
     ) -> Result<Scaled, Refusal> {
         self.ask(|reply| Command::Scale(access, service, replicas, reply)).await
+    }
+
+    /// Does what an operator wants of a tier, and waits for how it went.
+    pub async fn operate(&self, order: Order) -> Result<OperationEnd, Refusal> {
+        let (reply, answer) = oneshot::channel();
+        self.commands.send(Command::Operate(order, reply)).await.map_err(|_| stopping())?;
+        answer.await.map_err(|_| stopping())
     }
 
     /// Removes one instance.

@@ -18,13 +18,9 @@
 
 mod actions;
 mod command;
-mod inbox;
-mod link;
 mod scale;
 
 pub use command::{Applied, AppliedService, Handle, View};
-pub use inbox::Piece;
-pub use link::{Inlet, Link, Stream, collect, last_bytes, refusal};
 pub use scale::{SCALE_STEP_MAX, Scaled};
 
 use crate::catalog::Catalog;
@@ -36,7 +32,8 @@ use crate::view::{self, InstanceView};
 use command::{COMMANDS_MAX, Command};
 use marram_orchestrator_core::{Effect, Identity, Input, RecordError, Tier};
 use marram_protocol::id::{ChildId, InstanceId, ServiceId};
-use marram_protocol::v1::{Down, Up};
+use marram_protocol::v1::{Down, OperationEnd, OperationId, Up};
+use marram_rest::link::Link;
 use marram_store::Store;
 use marram_tunnel::Streams as _;
 use std::collections::BTreeMap;
@@ -90,6 +87,9 @@ pub struct Shell {
     outlets: BTreeMap<ChildId, Outlet>,
     /// Services to be forgotten if they are removed and nothing of them is left.
     leaving: Vec<ServiceId>,
+    /// Who waits for operations, each answered once by the core.
+    operations: BTreeMap<OperationId, oneshot::Sender<OperationEnd>>,
+    last_operation: u64,
     changes: broadcast::Sender<Arc<Change>>,
     commands: mpsc::Receiver<Command>,
     events: mpsc::Receiver<ChildEvent>,
@@ -130,6 +130,8 @@ impl Shell {
             clock,
             outlets: BTreeMap::new(),
             leaving: Vec::new(),
+            operations: BTreeMap::new(),
+            last_operation: 0,
             changes: broadcast::Sender::new(CHANGES_MAX),
             commands,
             events,
@@ -213,6 +215,10 @@ impl Shell {
             Command::Scale(access, id, replicas, reply) => {
                 let done = self.scale(&access, id, replicas);
                 self.answer(done, reply)
+            }
+            Command::Operate(order, reply) => {
+                self.operate(order, reply);
+                self.settle()
             }
             Command::RemoveInstance(access, id, reply) => {
                 let done = self.remove_instance(&access, id);
@@ -305,7 +311,10 @@ impl Shell {
                     Effect::ToChild(child, message) => self.tell(child, message),
                     Effect::Changed(id) => self.changed(id),
                     Effect::Operated { operation, end } => {
-                        tracing::info!(?operation, ?end, "an operation is over");
+                        // Without one it has waited for longer than the core does.
+                        if let Some(reply) = self.operations.remove(&operation) {
+                            drop(reply.send(end));
+                        }
                     }
                     // A root has no parent; what is persisted was taken out above.
                     Effect::ToParent(_) | Effect::LeaveParent { .. } | Effect::Persist(_) => {}

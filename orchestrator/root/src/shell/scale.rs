@@ -86,13 +86,7 @@ impl Shell {
 
     /// New instances and the end of others, in one step.
     pub(super) fn change(&mut self, upserts: Vec<Workload>, removes: Vec<InstanceId>) {
-        let now = self.clock.now();
-        for workload in upserts {
-            self.tier.handle(now, Input::Deploy(workload));
-        }
-        for id in removes {
-            self.tier.handle(now, Input::Remove(id));
-        }
+        self.tier.handle(self.clock.now(), Input::Apply { upserts, removes });
     }
 }
 

@@ -6,8 +6,9 @@ use marram_protocol::desired::{Desired, Step};
 use marram_protocol::id::{ChildId, InstanceId};
 use marram_protocol::state::InstanceState;
 use marram_protocol::v1::{
-    CREDIT_BYTES, ChildKind, Down, ExitCause, Generation, Hello, InstanceStatus, NodeRef, Output,
-    Resources, Scope, StreamEnd, StreamFault, StreamId, StreamRequest, Summary, Up,
+    CREDIT_BYTES, ChildKind, Down, ExitCause, Generation, Hello, InstanceStatus, NodeRef,
+    OperationEnd, Output, Resources, Scope, StreamEnd, StreamFault, StreamId, StreamRequest,
+    Summary, Up,
 };
 use marram_tunnel::Dialer;
 use std::collections::BTreeMap;
@@ -187,6 +188,13 @@ impl Cluster {
             }
             Down::StreamClose { stream } => self.followers.retain(|open| *open != stream),
             Down::StreamCredit { .. } | Down::Rejected { .. } => {}
+            Down::Operate { operation, child, .. } => {
+                let end = match child.as_deref() {
+                    Some("c8c8c8c8c8c8c8c8c8c8c8c8") => OperationEnd::Done,
+                    other => OperationEnd::NotFound(format!("c1 has no child {other:?}")),
+                };
+                self.say(Up::Operated { operation, end }).await;
+            }
             other => match self.desired.receive(other) {
                 Step::Ask(question) => self.say(*question).await,
                 Step::Applied { changed, whole } => {

@@ -11,4 +11,5 @@ mod program;
 mod restart;
 mod scale;
 mod streams;
+mod tree;
 mod v1;

@@ -94,7 +94,7 @@ fn objects_have_the_keys_that_are_promised() {
     assert_eq!((&one["connected"], &one["instances"]), (&json!(true), &json!(1)));
     let nodes = admin.get("/api/v1/nodes").expect(200).json();
     assert_eq!(nodes["missing"], json!([]));
-    assert_eq!(nodes["items"][0]["cluster"], json!({"id": cluster_id, "name": "c1"}));
+    assert_eq!(nodes["items"][0]["cluster"], json!({"id": cluster_id, "name": "c1", "path": "c1"}));
     let node = nodes["items"][0]["node_id"].as_str().unwrap();
     assert_eq!(admin.get(&format!("/api/v1/nodes/{node}")).expect(200).json(), nodes["items"][0]);
     admin.get(&format!("/api/v1/nodes/{cluster_id}")).expect(404);

@@ -5,10 +5,11 @@
 
 use crate::auth::Access;
 use crate::catalog::Service;
-use crate::shell::{Link, View, last_bytes};
+use crate::shell::View;
 use crate::view;
 use marram_protocol::id::InstanceId;
 use marram_protocol::v1::StreamRequest;
+use marram_rest::link::{Link, last_bytes};
 use serde_json::Value;
 use std::sync::Arc;
 use std::time::Duration;

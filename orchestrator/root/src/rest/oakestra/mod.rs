@@ -12,13 +12,14 @@ mod objects;
 
 pub use answer::Error;
 
-use super::{Rest, both};
+use super::Rest;
 use axum::Router;
 use axum::extract::Request;
 use axum::http::{HeaderValue, Method, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
+use marram_rest::calls::both;
 
 /// All paths of this form.
 pub(super) fn routes() -> Router<Rest> {

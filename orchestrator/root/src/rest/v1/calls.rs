@@ -1,7 +1,6 @@
 //! The calls of the clean form that answer at once.
 
 use super::super::Rest;
-use super::caller::Caller;
 use super::objects;
 use crate::catalog::Draft;
 use crate::refusal::Refusal;
@@ -11,13 +10,14 @@ use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use marram_protocol::id::{ApplicationId, ChildId, InstanceId, ServiceId};
+use marram_protocol::id::{ApplicationId, InstanceId, ServiceId};
 use marram_protocol::sla::SLA_BYTES_MAX;
 use marram_rest::body;
+use marram_rest::calls::{items, parse};
+use marram_rest::front::Caller;
 use marram_rest::problem::{Answer, json_response, ok};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use std::str::FromStr;
 use std::time::Duration;
 
 /// A root that takes longer for a look at its state is not ready.
@@ -34,7 +34,7 @@ pub(super) async fn healthy() -> &'static str {
 /// The owner of the state answers too.
 pub(super) async fn ready(State(rest): State<Rest>) -> Response {
     let look = rest.handle.read(|_| ());
-    let well = !*rest.stopping.borrow()
+    let well = !*rest.gate.stopping.borrow()
         && tokio::time::timeout(READY_TIME_MAX, look).await.is_ok_and(|answer| answer.is_ok());
     match well {
         true => "ok\n".into_response(),
@@ -47,7 +47,11 @@ pub(super) async fn version() -> Response {
     ok(&json!({"name": "marram-root", "version": env!("CARGO_PKG_VERSION"), "api": "v1"}))
 }
 
-pub(super) async fn apply(State(rest): State<Rest>, Caller(access): Caller, body: Body) -> Answer {
+pub(super) async fn apply(
+    State(rest): State<Rest>,
+    Caller(access): Caller<Rest>,
+    body: Body,
+) -> Answer {
     let draft = Draft::parse(&body::read(body, SLA_BYTES_MAX).await?)?;
     let applied = rest.handle.apply(access.clone(), draft).await?;
     let look = move |view: &View<'_>| -> Result<Value, Refusal> {
@@ -80,7 +84,7 @@ fn encode_applied(
     }))
 }
 
-pub(super) async fn applications(State(rest): State<Rest>, Caller(access): Caller) -> Answer {
+pub(super) async fn applications(State(rest): State<Rest>, Caller(access): Caller<Rest>) -> Answer {
     let look = move |view: &View<'_>| -> Vec<Value> {
         let all = view.catalog.applications(&access);
         all.map(|one| objects::application(one, view.catalog.members(one.id))).collect()
@@ -90,7 +94,7 @@ pub(super) async fn applications(State(rest): State<Rest>, Caller(access): Calle
 
 pub(super) async fn application(
     State(rest): State<Rest>,
-    Caller(access): Caller,
+    Caller(access): Caller<Rest>,
     Path(id): Path<String>,
 ) -> Answer {
     let id: ApplicationId = parse("application", &id)?;
@@ -103,14 +107,14 @@ pub(super) async fn application(
 
 pub(super) async fn delete_application(
     State(rest): State<Rest>,
-    Caller(access): Caller,
+    Caller(access): Caller<Rest>,
     Path(id): Path<String>,
 ) -> Answer {
     rest.handle.remove_application(access, parse("application", &id)?).await?;
     Ok(accepted(&json!({})))
 }
 
-pub(super) async fn services(State(rest): State<Rest>, Caller(access): Caller) -> Answer {
+pub(super) async fn services(State(rest): State<Rest>, Caller(access): Caller<Rest>) -> Answer {
     let look = move |view: &View<'_>| -> Result<Vec<Value>, Refusal> {
         view.catalog.services(&access).map(|service| encode_service(view, service)).collect()
     };
@@ -119,7 +123,7 @@ pub(super) async fn services(State(rest): State<Rest>, Caller(access): Caller) -
 
 pub(super) async fn service(
     State(rest): State<Rest>,
-    Caller(access): Caller,
+    Caller(access): Caller<Rest>,
     Path(id): Path<String>,
 ) -> Answer {
     let id: ServiceId = parse("service", &id)?;
@@ -134,7 +138,7 @@ fn encode_service(view: &View<'_>, service: &crate::catalog::Service) -> Result<
 
 pub(super) async fn delete_service(
     State(rest): State<Rest>,
-    Caller(access): Caller,
+    Caller(access): Caller<Rest>,
     Path(id): Path<String>,
 ) -> Answer {
     rest.handle.remove_service(access, parse("service", &id)?).await?;
@@ -143,7 +147,7 @@ pub(super) async fn delete_service(
 
 pub(super) async fn deploy(
     State(rest): State<Rest>,
-    Caller(access): Caller,
+    Caller(access): Caller<Rest>,
     Path(id): Path<String>,
 ) -> Answer {
     let instance = rest.handle.deploy(access, parse("service", &id)?).await?;
@@ -159,7 +163,7 @@ struct Scale {
 /// All at once: one transaction, and one change of desired state for each child.
 pub(super) async fn scale(
     State(rest): State<Rest>,
-    Caller(access): Caller,
+    Caller(access): Caller<Rest>,
     Path(id): Path<String>,
     body: Body,
 ) -> Answer {
@@ -179,58 +183,13 @@ pub(super) async fn scale(
     })))
 }
 
-pub(super) async fn instances(State(rest): State<Rest>, Caller(access): Caller) -> Answer {
-    let look = move |view: &View<'_>| -> Vec<Value> {
-        view.instances(&access).iter().map(objects::instance).collect()
-    };
-    Ok(items(rest.handle.read(look).await?))
-}
-
-pub(super) async fn instance(
-    State(rest): State<Rest>,
-    Caller(access): Caller,
-    Path(id): Path<String>,
-) -> Answer {
-    let id: InstanceId = parse("instance", &id)?;
-    let found = rest.handle.read(move |view| view.instance(&access, id)).await??;
-    Ok(ok(&objects::instance(&found)))
-}
-
 pub(super) async fn delete_instance(
     State(rest): State<Rest>,
-    Caller(access): Caller,
+    Caller(access): Caller<Rest>,
     Path(id): Path<String>,
 ) -> Answer {
     rest.handle.remove_instance(access, parse("instance", &id)?).await?;
     Ok(accepted(&json!({})))
-}
-
-pub(super) async fn clusters(State(rest): State<Rest>, _: Caller) -> Answer {
-    let look = |view: &View<'_>| -> Vec<Value> {
-        let now = view.now.unix_ms;
-        let all = view.tier.children().values();
-        all.map(|child| objects::cluster(&view::cluster(child, now))).collect()
-    };
-    Ok(items(rest.handle.read(look).await?))
-}
-
-pub(super) async fn cluster(State(rest): State<Rest>, _: Caller, Path(id): Path<String>) -> Answer {
-    let id: ChildId = parse("cluster", &id)?;
-    let look = move |view: &View<'_>| {
-        let child = view.tier.children().get(&id);
-        let child = child.ok_or_else(|| Refusal::not_found("cluster", id))?;
-        Ok::<_, Refusal>(objects::cluster(&view::cluster(child, view.now.unix_ms)))
-    };
-    Ok(ok(&rest.handle.read(look).await??))
-}
-
-/// An id in a path; what is none names nothing.
-pub(super) fn parse<T: FromStr>(what: &'static str, text: &str) -> Result<T, Refusal> {
-    text.parse().map_err(|_| Refusal::not_found(what, text))
-}
-
-fn items(items: Vec<Value>) -> Response {
-    ok(&json!({"items": items}))
 }
 
 fn accepted(value: &Value) -> Response {

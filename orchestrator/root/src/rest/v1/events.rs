@@ -11,19 +11,18 @@
 //! what is there, and what of it is gone.
 
 use super::super::Rest;
-use super::caller::Caller;
-use super::objects;
 use crate::auth::Access;
 use crate::refusal::Refusal;
 use crate::shell::{Change, View};
 use crate::view::InstanceView;
 use axum::body::{Body, Bytes};
 use axum::extract::State;
-use axum::http::{HeaderValue, header};
-use axum::response::{IntoResponse, Response};
 use marram_protocol::id::InstanceId;
+use marram_rest::calls::endless;
+use marram_rest::front::Caller;
 use marram_rest::problem::Answer;
 use marram_rest::server::stopped;
+use marram_rest::view::instance_json;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::convert::Infallible;
@@ -40,12 +39,12 @@ const QUEUE_MAX: usize = 16;
 
 type Sender = mpsc::Sender<Result<Bytes, Infallible>>;
 
-pub(super) async fn events(State(rest): State<Rest>, Caller(access): Caller) -> Answer {
-    let place = rest.watcher()?;
+pub(super) async fn events(State(rest): State<Rest>, Caller(access): Caller<Rest>) -> Answer {
+    let place = rest.gate.watcher()?;
     let (sender, receiver) = mpsc::channel(QUEUE_MAX);
     let (all, changes) = look(&rest, &access).await?;
     tokio::spawn(async move {
-        let stopping = stopped(rest.stopping.clone());
+        let stopping = stopped(rest.gate.stopping.clone());
         // Whatever ends first ends the stream; nothing of it has to be kept.
         tokio::select! {
             _ = follow(&rest, &access, &sender, all, changes) => {}
@@ -53,16 +52,7 @@ pub(super) async fn events(State(rest): State<Rest>, Caller(access): Caller) -> 
         }
         drop(place);
     });
-    Ok(response("text/event-stream", Body::from_stream(ReceiverStream::new(receiver))))
-}
-
-/// A body without an end that nobody may keep.
-pub(super) fn response(content_type: &'static str, body: Body) -> Response {
-    let mut response = body.into_response();
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    response
+    Ok(endless("text/event-stream", Body::from_stream(ReceiverStream::new(receiver))))
 }
 
 type Snapshot = (Vec<InstanceView>, broadcast::Receiver<Arc<Change>>);
@@ -105,7 +95,7 @@ async fn follow(
         match &change.now {
             Some(view) => {
                 known.insert(change.id);
-                send(sender, "instance", &objects::instance(view)).await?;
+                send(sender, "instance", &instance_json(view)).await?;
             }
             None => {
                 known.remove(&change.id);
@@ -127,7 +117,7 @@ async fn tell_all(
         removed(sender, id).await?;
     }
     for view in &all {
-        send(sender, "instance", &objects::instance(view)).await?;
+        send(sender, "instance", &instance_json(view)).await?;
     }
     *known = now;
     Some(())

@@ -24,7 +24,7 @@ async fn rest() -> (Rest, Access, watch::Sender<bool>) {
     let tokens = auth.login(here, ADMIN, password.trim(), 0, 0).await.unwrap();
     let access = auth.access(Some(&format!("Bearer {}", tokens.access)), 0).unwrap();
     let clock = Clock::start();
-    let (shell, handle, _children) = Shell::open(store, clock).unwrap();
+    let (shell, handle, _children) = Shell::open(store, clock, String::new()).unwrap();
     let (stop, stopping) = watch::channel(false);
     let end = stopped(stopping.clone());
     tokio::spawn(async move { shell.run(end).await.unwrap() });

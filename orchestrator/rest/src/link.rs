@@ -1,11 +1,16 @@
-//! The connection of one child, as the rest of the root uses it.
+//! The way of logs, exec and questions to who answers them: the connection of a child, or the
+//! owner of a cluster's state, which hands them on.
 //!
 //! Two queues lead to the child. The shell's own (desired state) never waits and never
 //! competes with the other one, on which clients put their input and wait when it is full;
 //! the task that owns the connection empties the first one first.
 
-use super::inbox::{Inbox, Piece};
+mod inbox;
+
+pub use inbox::Piece;
+
 use crate::refusal::Refusal;
+use inbox::Inbox;
 use marram_protocol::id::ChildId;
 use marram_protocol::v1::{
     CHUNK_BYTES_MAX, CREDIT_BYTES, Down, Output, STREAMS_MAX, StreamEnd, StreamFault, StreamId,
@@ -16,7 +21,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::mpsc;
 
-/// A connected child.
+/// A way on which streams can be opened.
 #[derive(Debug)]
 pub struct Link {
     child: ChildId,
@@ -234,24 +239,37 @@ impl Inlet {
 /// # Errors
 /// What the stream ended with, if not well.
 pub async fn collect(
-    mut stream: Stream,
+    stream: Stream,
     bytes_max: usize,
     until: tokio::time::Instant,
 ) -> Result<Vec<u8>, Refusal> {
+    let (all, end) = collect_some(stream, bytes_max, until).await;
+    end.map(|()| all)
+}
+
+/// What a stream says on one output, up to a limit and a moment, and how it ended.
+pub async fn collect_some(
+    mut stream: Stream,
+    bytes_max: usize,
+    until: tokio::time::Instant,
+) -> (Vec<u8>, Result<(), Refusal>) {
     let mut all = Vec::new();
     loop {
-        let late = |_| Refusal::Busy("the cluster did not answer in time".to_owned());
-        match tokio::time::timeout_at(until, stream.next()).await.map_err(late)? {
+        let piece = match tokio::time::timeout_at(until, stream.next()).await {
+            Ok(piece) => piece,
+            Err(_) => return (all, Err(Refusal::Busy("it did not answer in time".to_owned()))),
+        };
+        match piece {
             Piece::Data(Output::Stderr, _) => {}
             Piece::Data(Output::Stdout, bytes) => {
                 if all.len().saturating_add(bytes.len()) > bytes_max {
                     let why = format!("the answer has more than {bytes_max} bytes");
-                    return Err(Refusal::Busy(why));
+                    return (all, Err(Refusal::Busy(why)));
                 }
                 all.extend_from_slice(&bytes);
             }
-            Piece::End(StreamEnd::Done | StreamEnd::Exited(_)) => return Ok(all),
-            Piece::End(StreamEnd::Fault(fault, why)) => return Err(refusal(fault, &why)),
+            Piece::End(StreamEnd::Done | StreamEnd::Exited(_)) => return (all, Ok(())),
+            Piece::End(StreamEnd::Fault(fault, why)) => return (all, Err(refusal(fault, &why))),
         }
     }
 }

@@ -3,17 +3,17 @@
 //! The bytes stream from the node through the tiers into this response; how fast they are
 //! read decides how fast they are sent.
 
-use super::super::Rest;
-use super::caller::Caller;
-use super::calls::parse;
-use super::events::response;
-use crate::shell::{Piece, Stream, refusal};
+use super::{parse, route};
+use crate::front::{Caller, Front};
+use crate::link::{Piece, Stream, refusal};
+use crate::problem::Answer;
+use crate::server::stopped;
 use axum::body::{Body, Bytes};
 use axum::extract::{Path, Query, State};
+use axum::http::{HeaderValue, header};
+use axum::response::{IntoResponse, Response};
 use marram_protocol::id::InstanceId;
 use marram_protocol::v1::{StreamEnd, StreamRequest};
-use marram_rest::problem::Answer;
-use marram_rest::server::stopped;
 use serde::Deserialize;
 use std::io;
 use std::time::Duration;
@@ -31,15 +31,15 @@ pub(super) struct Options {
     follow: bool,
 }
 
-pub(super) async fn logs(
-    State(rest): State<Rest>,
-    Caller(access): Caller,
+pub(super) async fn logs<F: Front>(
+    State(front): State<F>,
+    Caller(caller): Caller<F>,
     Path(id): Path<String>,
     Query(options): Query<Options>,
 ) -> Answer {
     let instance: InstanceId = parse("instance", &id)?;
-    let place = rest.watcher()?;
-    let link = rest.handle.read(move |view| view.route(&access, instance)).await??;
+    let place = front.gate().watcher()?;
+    let link = route(&front, caller, instance).await?;
     let Options { tail: tail_lines, follow } = options;
     let mut stream = link.open(StreamRequest::Logs { instance, tail_lines, follow }).await?;
     let first = tokio::time::timeout(FIRST_TIME_MAX, stream.next()).await.ok();
@@ -47,16 +47,26 @@ pub(super) async fn logs(
         return Err(refusal(fault, &why).into());
     }
     let (sender, receiver) = mpsc::channel(1);
+    let stopping = front.gate().stopping.clone();
     tokio::spawn(async move {
         // Whatever ends first ends the stream, and dropping it ends it on the node.
         tokio::select! {
             () = copy(stream, first, &sender) => {}
             () = sender.closed() => {}
-            () = stopped(rest.stopping) => {}
+            () = stopped(stopping) => {}
         }
         drop(place);
     });
-    Ok(response("application/octet-stream", Body::from_stream(ReceiverStream::new(receiver))))
+    Ok(endless("application/octet-stream", Body::from_stream(ReceiverStream::new(receiver))))
+}
+
+/// A body without an end that nobody may keep.
+pub fn endless(content_type: &'static str, body: Body) -> Response {
+    let mut response = body.into_response();
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
 }
 
 async fn copy(

@@ -4,21 +4,22 @@
 //!
 //! | byte | direction | rest |
 //! |---|---|---|
-//! | 0 | to the root | input; empty closes it |
+//! | 0 | to the server | input; empty closes it |
 //! | 1 | to the client | standard output |
 //! | 2 | to the client | standard error |
 //! | 3 | to the client | the end, as JSON: `code`, `signal` or `error` |
-//! | 4 | to the root | size of the terminal, as JSON: `rows`, `columns` |
+//! | 4 | to the server | size of the terminal, as JSON: `rows`, `columns` |
 //!
 //! Invariant: no more than one frame of the client is held. While the program does not take it
 //! the socket is not read, and TCP holds up the client; that it has gone shows then when a ping
 //! cannot be sent.
 
-use super::super::Rest;
-use super::caller::Caller;
-use super::calls::parse;
+use super::{parse, route};
+use crate::front::{Caller, Front};
+use crate::link::{Inlet, Piece, Stream};
+use crate::problem::{Answer, Problem};
 use crate::refusal::Refusal;
-use crate::shell::{Inlet, Piece, Stream};
+use crate::server::stopped;
 use axum::body::Bytes;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
@@ -28,8 +29,6 @@ use marram_protocol::id::InstanceId;
 use marram_protocol::v1::{
     CHUNK_BYTES_MAX, ExitCause, Output, StreamEnd, StreamFault, StreamRequest,
 };
-use marram_rest::problem::{Answer, Problem};
-use marram_rest::server::stopped;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -59,9 +58,9 @@ struct Wish {
     terminal: Option<(u16, u16)>,
 }
 
-pub(super) async fn exec(
-    State(rest): State<Rest>,
-    Caller(access): Caller,
+pub(super) async fn exec<F: Front>(
+    State(front): State<F>,
+    Caller(caller): Caller<F>,
     Path(id): Path<String>,
     query: Result<Query<Vec<(String, String)>>, QueryRejection>,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
@@ -70,19 +69,20 @@ pub(super) async fn exec(
     let bad = |error: String| Problem::from(Refusal::BadRequest(error));
     let Query(query) = query.map_err(|error| bad(error.body_text()))?;
     let Wish { argv, terminal } = wish(query)?;
-    let place = rest.watcher()?;
-    let link = rest.handle.read(move |view| view.route(&access, instance)).await??;
+    let place = front.gate().watcher()?;
+    let link = route(&front, caller, instance).await?;
     let upgrade = upgrade.map_err(|error| bad(error.body_text()))?;
     let stream = link.open(StreamRequest::Exec { instance, argv, terminal }).await?;
     let upgrade = upgrade
         .max_message_size(FRAME_BYTES_MAX)
         .max_frame_size(FRAME_BYTES_MAX)
         .read_buffer_size(CHUNK_BYTES_MAX);
+    let stopping = front.gate().stopping.clone();
     Ok(upgrade.on_upgrade(async move |mut socket| {
         // Whatever ends first ends the stream, and dropping it ends the program.
         let end = tokio::select! {
             end = copy(stream, &mut socket) => end,
-            () = stopped(rest.stopping) => Some(json!({"error": "the root is stopping"})),
+            () = stopped(stopping) => Some(json!({"error": "the program is stopping"})),
         };
         if let Some(end) = end {
             let frame = [&[END], end.to_string().as_bytes()].concat();
