@@ -91,6 +91,8 @@ pub struct Shell {
     link: Sender,
     link_events: mpsc::Receiver<LinkEvent>,
     linked: bool,
+    /// The cluster that the node would rather have than the present one.
+    preferred: Option<ChildId>,
     /// The cluster lacks something on a live link: everything is told again with the first
     /// sample after this.
     behind: Option<Instant>,
@@ -171,6 +173,7 @@ impl Shell {
             link: sender,
             link_events,
             linked: false,
+            preferred: None,
             behind: None,
             rejections: 0,
             ready_file,
@@ -269,7 +272,7 @@ impl Shell {
             self.behind = None;
             // A cluster that hears hello takes all streams of before for ended.
             self.streams.close_all();
-            self.handle(Input::LinkUp { preferred: None });
+            self.handle(Input::LinkUp { preferred: self.preferred });
         }
         // A backend may take its time to answer; the next sample waits for this one.
         let Some(mut meter) = self.meter.take() else { return };
@@ -292,10 +295,9 @@ impl Shell {
 
     fn link_event(&mut self, event: LinkEvent) {
         match event {
-            LinkEvent::Up(_rather) => {
-                self.linked = true;
-                self.behind = None;
-                self.handle(Input::LinkUp { preferred: None });
+            LinkEvent::Up(preferred) => {
+                (self.linked, self.behind, self.preferred) = (true, None, preferred);
+                self.handle(Input::LinkUp { preferred });
             }
             LinkEvent::Down => {
                 self.linked = false;

@@ -64,15 +64,15 @@ fn absent(instance: InstanceId) -> StreamEnd {
 
 /// The connected child that is the cluster or has it below.
 fn toward(tier: &Tier, cluster: ChildId) -> Result<ChildId, StreamEnd> {
-    match tier.children().get(&cluster) {
-        Some(child) if child.is_connected() => Ok(cluster),
-        Some(child) => {
+    let Some(child) = tier.towards(cluster).and_then(|child| tier.children().get(&child)) else {
+        let why = format!("cluster {cluster} is not below this one");
+        return Err(StreamEnd::Fault(StreamFault::NotFound, why));
+    };
+    match child.is_connected() {
+        true => Ok(child.id()),
+        false => {
             let why = format!("cluster {} is not connected", child.name());
             Err(StreamEnd::Fault(StreamFault::Unreachable, why))
-        }
-        None => {
-            let why = format!("cluster {cluster} is not below this one");
-            Err(StreamEnd::Fault(StreamFault::NotFound, why))
         }
     }
 }

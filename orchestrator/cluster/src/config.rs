@@ -4,6 +4,7 @@
 //! opened or bound, with the key it stands under.
 
 use marram_protocol::parents::{Habits, WayUp};
+use marram_protocol::v1::SUMMARY_LIST_MAX;
 use marram_tunnel::{DialError, Dialer};
 use serde::Deserialize;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -34,6 +35,8 @@ pub struct Config {
     pub name: String,
     /// `latitude,longitude[,metres]`, or empty.
     pub location: String,
+    /// What selectors go by: `key=value` or a word.
+    pub labels: Vec<String>,
     /// The way to the parent.
     pub parent: Parent,
     /// The way to the nodes.
@@ -130,6 +133,8 @@ struct File {
     #[serde(default)]
     location: String,
     #[serde(default)]
+    labels: Vec<String>,
+    #[serde(default)]
     parent: WayUp,
     mqtt_listen: Option<SocketAddr>,
     mqtt_url: Option<String>,
@@ -172,6 +177,12 @@ pub enum ConfigError {
         "{0:?} is no name, a name has 1 to {NAME_BYTES_MAX} bytes without control characters (name)"
     )]
     Name(String),
+    /// More than a parent keeps, or not of its form.
+    #[error(
+        "{0:?} (labels): at most {SUMMARY_LIST_MAX} labels of up to {NAME_BYTES_MAX} bytes, each a \
+         word or KEY=VALUE of letters, digits and ._-/:"
+    )]
+    Label(String),
     /// No place on earth.
     #[error(
         "{0:?} is no location, write latitude,longitude or latitude,longitude,metres (location)"
@@ -228,6 +239,10 @@ impl File {
         if !self.location.is_empty() && !is_location(&self.location) {
             return Err(ConfigError::Location(self.location));
         }
+        let wrong = self.labels.iter().find(|label| !is_label(label));
+        if let Some(label) = wrong.or(self.labels.get(SUMMARY_LIST_MAX)) {
+            return Err(ConfigError::Label(label.clone()));
+        }
         let network = match self.insecure_network {
             true => Network::Any,
             false => Network::Loopback,
@@ -261,6 +276,7 @@ impl File {
         Ok(Config {
             name: self.name,
             location: self.location,
+            labels: self.labels,
             parent,
             mqtt,
             mqtt_url: self.mqtt_url,
@@ -289,6 +305,14 @@ fn host_and_port<'a>(url: &'a str, scheme: &str) -> Option<(&'a str, u16)> {
         None => Some(host).filter(|host| !host.is_empty() && host.chars().all(plain))?,
     };
     Some((host, port))
+}
+
+/// The same form as on a node, without what gives a selector its meaning.
+fn is_label(label: &str) -> bool {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || "._-/:".contains(c);
+    let is_plain = |text: &str| !text.is_empty() && text.chars().all(allowed);
+    let (key, value) = label.split_once('=').unwrap_or((label, "-"));
+    label.len() <= NAME_BYTES_MAX && is_plain(key) && is_plain(value)
 }
 
 fn is_location(text: &str) -> bool {

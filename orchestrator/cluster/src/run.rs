@@ -1,7 +1,7 @@
 //! The whole cluster: opened, bound, run, ended.
 
 use crate::bus::{Embedded, External};
-use crate::config::{Config, Mqtt, Network};
+use crate::config::{Children, Config, Mqtt, Network};
 use crate::parent::{self, Way};
 use crate::shell::{Inlets, Shell};
 use crate::storage::{self, StorageError};
@@ -136,6 +136,31 @@ pub async fn run(
             let listen = Ready { mqtt_listen: None, children_listen };
             let shell = Shell::open(&config, &listen, id, Box::new(store), bus, inlets)?;
             shell.run(|| ready(listen), stop).await
+        }
+    }
+}
+
+impl Ready {
+    /// Where child clusters reach this cluster, as others are told; empty if it takes none or
+    /// listens on all addresses and was not told which of them others know.
+    pub(crate) fn address(&self, config: &Config) -> String {
+        match (&config.children, self.children_listen) {
+            (Some(Children { url: Some(url), .. }), _) => url.clone(),
+            (_, Some(bound)) if !bound.ip().is_unspecified() => format!("http://{bound}"),
+            _ => String::new(),
+        }
+    }
+
+    /// The same for nodes.
+    pub(crate) fn node_address(&self, config: &Config) -> String {
+        match (&config.mqtt_url, &config.mqtt, self.mqtt_listen) {
+            (Some(url), ..) => url.clone(),
+            (_, Mqtt::Broker { host, port }, _) if host.contains(':') => {
+                format!("mqtt://[{host}]:{port}")
+            }
+            (_, Mqtt::Broker { host, port }, _) => format!("mqtt://{host}:{port}"),
+            (.., Some(bound)) if !bound.ip().is_unspecified() => format!("mqtt://{bound}"),
+            _ => String::new(),
         }
     }
 }

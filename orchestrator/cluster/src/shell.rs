@@ -68,9 +68,9 @@ impl<B: Bus> Shell<B> {
             location: config.location.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             incarnation: getrandom::u64()?,
-            labels: Vec::new(),
-            address: String::new(),
-            node_address: String::new(),
+            labels: config.labels.clone(),
+            address: listen.address(config),
+            node_address: listen.node_address(config),
         };
         // Never 0, which means "no epoch yet".
         let epoch = getrandom::u64()? | 1;

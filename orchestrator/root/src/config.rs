@@ -26,8 +26,14 @@ pub struct Config {
     /// The tunnel of clusters.
     #[serde(default = "default_tunnel_listen")]
     pub tunnel_listen: SocketAddr,
+    /// The same as others reach it, `http://HOST:PORT`; made of `tunnel_listen` if absent.
+    pub tunnel_url: Option<String>,
     /// Everything that lasts.
     pub state_dir: PathBuf,
+    /// Bind to addresses that other machines reach too, though nothing is encrypted and clusters
+    /// do not prove who they are.
+    #[serde(default)]
+    pub insecure_network: bool,
 }
 
 /// Why a configuration is refused.
@@ -58,10 +64,14 @@ pub enum ConfigError {
         /// In the parser's words.
         why: String,
     },
+    /// Not of the form of an address.
+    #[error("{0} (tunnel_url)")]
+    Url(#[from] marram_tunnel::DialError),
     /// Reachable from other machines.
     #[error(
         "identity and encryption are not built yet, so Marram binds to 127.0.0.1 and ::1 only; \
-         refused: {address} ({key})"
+         refused: {address} ({key}); with insecure_network = true it is done, and whoever reaches \
+         that address can read passwords on the way and pose as a cluster"
     )]
     NotLoopback {
         /// What was asked for.
@@ -99,11 +109,24 @@ impl Config {
     /// Refuses addresses that other machines reach.
     pub fn check(&self) -> Result<(), ConfigError> {
         for (key, address) in [("listen", self.listen), ("tunnel_listen", self.tunnel_listen)] {
-            if !address.ip().is_loopback() {
+            if !address.ip().is_loopback() && !self.insecure_network {
                 return Err(ConfigError::NotLoopback { address, key });
             }
         }
+        if let Some(url) = &self.tunnel_url {
+            marram_tunnel::Dialer::new(url)?;
+        }
         Ok(())
+    }
+
+    /// Where clusters reach this root, as it tells those that are further away; empty if that
+    /// cannot be known. `bound` is what became of `tunnel_listen`.
+    pub fn tunnel_address(&self, bound: SocketAddr) -> String {
+        match &self.tunnel_url {
+            Some(url) => url.clone(),
+            None if bound.ip().is_unspecified() => String::new(),
+            None => format!("http://{bound}"),
+        }
     }
 }
 
@@ -143,15 +166,22 @@ mod tests {
     fn addresses_that_others_reach_are_refused() {
         for address in ["0.0.0.0:10000", "[::]:10000", "192.0.2.1:10000"] {
             let error = read(&format!("state_dir = '/s'\nlisten = '{address}'")).unwrap_err();
-            assert_eq!(
-                error.to_string(),
-                format!(
-                    "identity and encryption are not built yet, so Marram binds to 127.0.0.1 and \
-                     ::1 only; refused: {address} (listen)"
-                )
+            let refused = format!(
+                "identity and encryption are not built yet, so Marram binds to 127.0.0.1 and \
+                 ::1 only; refused: {address} (listen); with insecure_network = true"
             );
+            assert!(error.to_string().starts_with(&refused), "{error}");
+            let said = format!("insecure_network = true\nstate_dir = '/s'\nlisten = '{address}'");
+            read(&said).unwrap();
         }
         assert!(read("state_dir = '/s'\nlisten = '[::1]:0'").is_ok());
         assert!(read("state_dir = '/s'\ntunnel_listen = '10.0.0.1:1'").is_err());
+        assert!(read("state_dir = '/s'\ntunnel_url = '10.0.0.1:1'").is_err());
+        let config = read("state_dir = '/s'\ntunnel_url = 'http://root:7'").unwrap();
+        let bound: SocketAddr = "0.0.0.0:7".parse().unwrap();
+        assert_eq!(config.tunnel_address(bound), "http://root:7");
+        let config = read("state_dir = '/s'").unwrap();
+        assert_eq!(config.tunnel_address(bound), "");
+        assert_eq!(config.tunnel_address("127.0.0.1:7".parse().unwrap()), "http://127.0.0.1:7");
     }
 }

@@ -79,14 +79,21 @@ impl Root {
     /// Opens the state and binds the addresses. `rounds` is how slow a new password is made.
     pub async fn bind(config: &Config, rounds: NonZeroU32) -> Result<Self, RootError> {
         config.check()?;
+        if config.insecure_network {
+            tracing::warn!(
+                "insecure_network: clusters do not prove who they are and nothing is encrypted; \
+                 whoever reaches these addresses can read and pretend everything"
+            );
+        }
         secret::make_directory(&config.state_dir)?;
         let store: Arc<dyn Store> = Arc::new(RedbStore::open(&config.state_dir.join(STORE_FILE))?);
         let clock = Clock::start();
         let (users, new_password) = Users::open(&*store, &config.state_dir, rounds, unix_ms())?;
         let auth = Arc::new(Auth::new(users, Signer::open(&config.state_dir)?));
-        let (shell, handle, children) = Shell::open(store, clock)?;
         let (listener, listen) = bind(config.listen, "listen").await?;
         let (tunnel_listener, tunnel_listen) = bind(config.tunnel_listen, "tunnel_listen").await?;
+        let address = config.tunnel_address(tunnel_listen);
+        let (shell, handle, children) = Shell::open(store, clock, address)?;
         Ok(Self {
             shell,
             handle,

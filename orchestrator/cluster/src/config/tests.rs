@@ -31,11 +31,12 @@ fn everything_can_be_said() {
     assert_eq!(config.mqtt, Mqtt::Broker { host: "::1".into(), port: 1 });
     assert!(read("name = 'x'\nmqtt_listen = '127.0.0.1:0'").is_ok());
     let config = read(
-        "name = 'x'\ninsecure_network = true\nmqtt_listen = '0.0.0.0:1'\nmqtt_url = 'mqtt://b:1'\n\
+        "name = 'x'\nlabels = ['site=berlin', 'gpu']\ninsecure_network = true\nmqtt_listen = '0.0.0.0:1'\nmqtt_url = 'mqtt://b:1'\n\
          [parent]\nurl = 'http://root.example:1'\nalternates = ['http://10.0.0.1:1']\n\
          failover_patience_s = 5\n[children]\nlisten = '10.0.0.2:7'\nurl = 'http://c:7'",
     )
     .unwrap();
+    assert_eq!(config.labels, ["site=berlin", "gpu"]);
     assert_eq!(config.parent.preferred, "http://root.example:1");
     assert_eq!(config.parent.alternates, ["http://10.0.0.1:1"]);
     assert_eq!(config.parent.habits.patience_ms, 5_000);
@@ -69,6 +70,8 @@ fn wrong_files_are_refused_with_the_key() {
         ("name = 'x'\nbroker = 'mqtts://127.0.0.1:1'", "(broker)"),
         ("name = 'x'\nbroker = 'mqtt://10.0.0.1:1'", "refused: mqtt://10.0.0.1:1 (broker)"),
         ("name = 'x'\nbroker = 'mqtt://[::1]:1'\nmqtt_listen = '[::1]:1'", "exclude each other"),
+        ("name = 'x'\nlabels = ['a,b']", "\"a,b\" (labels)"),
+        ("name = 'x'\nlabels = ['site=']", "\"site=\" (labels)"),
         ("name = 'x'\n[parent]\nuri = 'http://[::1]:1'", "unknown field `uri`"),
         ("name = 'x'\n[parent]\nalternates = ['http://10.0.0.1:1']", "(parent.alternates)"),
         ("name = 'x'\n[parent]\nfailover_patience_s = 0", "1 to 86400 seconds"),

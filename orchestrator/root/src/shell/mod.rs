@@ -96,10 +96,12 @@ pub struct Shell {
 }
 
 impl Shell {
-    /// Reads everything, and mends what an interrupted change has left.
+    /// Reads everything, and mends what an interrupted change has left. `address` is where
+    /// clusters reach this root, as others are told.
     pub fn open(
         store: Arc<dyn Store>,
         clock: Clock,
+        address: String,
     ) -> Result<(Self, Handle, mpsc::Sender<ChildEvent>), ShellError> {
         let catalog = Catalog::load(&*store)?;
         let records = storage::load(&*store, CORE_PREFIX)?;
@@ -115,7 +117,7 @@ impl Shell {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             incarnation: u64::from_le_bytes(random()?),
             labels: Vec::new(),
-            address: String::new(),
+            address,
             node_address: String::new(),
         };
         // Never 0, which means "no epoch yet".

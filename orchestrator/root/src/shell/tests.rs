@@ -106,7 +106,7 @@ impl Store for Full {
 fn what_cannot_be_made_durable_is_not_acknowledged_and_ends_the_task() {
     block_on(async {
         let store = Arc::new(Full::default());
-        let (shell, handle, _children) = Shell::open(store.clone(), Clock::start()).unwrap();
+        let (shell, handle, _children) = Shell::open(store.clone(), Clock::start(), String::new()).unwrap();
         let running = tokio::spawn(shell.run(std::future::pending()));
         handle.create(admin(), draft(&["a"])).await.unwrap();
         let revision = store.revision();
@@ -121,7 +121,7 @@ fn what_cannot_be_made_durable_is_not_acknowledged_and_ends_the_task() {
         assert!(matches!(running.await.unwrap(), Err(ShellError::Storage(_))));
 
         store.full.store(false, Ordering::Relaxed);
-        let (shell, ..) = Shell::open(store, Clock::start()).unwrap();
+        let (shell, ..) = Shell::open(store, Clock::start(), String::new()).unwrap();
         assert_eq!(shell.catalog.services(&admin()).count(), 1);
         assert!(shell.tier.instances().is_empty());
     });
@@ -130,7 +130,7 @@ fn what_cannot_be_made_durable_is_not_acknowledged_and_ends_the_task() {
 /// An application with one service and one instance, as a store holds it.
 fn filled() -> (Arc<MemoryStore>, ApplicationRow) {
     let store = Arc::new(MemoryStore::new());
-    let (mut shell, ..) = Shell::open(store.clone(), Clock::start()).unwrap();
+    let (mut shell, ..) = Shell::open(store.clone(), Clock::start(), String::new()).unwrap();
     let applied = shell.apply(&admin(), draft(&["a"])).unwrap();
     shell.settle().unwrap();
     let service = applied[0].services[0].service;
@@ -147,7 +147,7 @@ fn a_change_cut_short_is_finished_at_the_next_start() {
     // An application was removed, and the power failed before its service was.
     let (store, row) = filled();
     storage::commit(&*store, vec![(Key::Application(row.application).encode(), None)]).unwrap();
-    let (shell, ..) = Shell::open(store.clone(), Clock::start()).unwrap();
+    let (shell, ..) = Shell::open(store.clone(), Clock::start(), String::new()).unwrap();
     assert!(shell.tier.instances().is_empty() && shell.catalog.removed().is_empty());
     assert!(storage::load(&*store, b"root/s/").unwrap().is_empty());
     assert!(storage::load(&*store, b"core/i").unwrap().is_empty());
@@ -157,7 +157,7 @@ fn a_change_cut_short_is_finished_at_the_next_start() {
     let keys = [Key::Service(row.service), Key::Counter(row.service)];
     let writes = keys.iter().map(|key| (key.encode(), None)).collect();
     storage::commit(&*store, writes).unwrap();
-    let (shell, ..) = Shell::open(store.clone(), Clock::start()).unwrap();
+    let (shell, ..) = Shell::open(store.clone(), Clock::start(), String::new()).unwrap();
     assert!(shell.tier.instances().is_empty());
     assert!(storage::load(&*store, b"core/i").unwrap().is_empty());
 
@@ -168,13 +168,13 @@ fn a_change_cut_short_is_finished_at_the_next_start() {
     let instances = storage::load(&*store, b"core/i").unwrap();
     writes.extend(instances.into_iter().map(|(key, _)| (key, None)));
     storage::commit(&*store, writes).unwrap();
-    let (shell, ..) = Shell::open(store.clone(), Clock::start()).unwrap();
+    let (shell, ..) = Shell::open(store.clone(), Clock::start(), String::new()).unwrap();
     assert!(shell.catalog.removed().is_empty());
     assert!(storage::load(&*store, b"root/s/").unwrap().is_empty());
 
     // Whole state stays as it is.
     let (store, row) = filled();
-    let (mut shell, ..) = Shell::open(store, Clock::start()).unwrap();
+    let (mut shell, ..) = Shell::open(store, Clock::start(), String::new()).unwrap();
     assert!(shell.catalog.application(&admin(), row.application).is_ok());
     assert_eq!(shell.tier.instances().len(), 1);
     assert_eq!(shell.deploy(&admin(), row.service).unwrap().number, 1);
@@ -184,7 +184,7 @@ fn a_change_cut_short_is_finished_at_the_next_start() {
 fn watchers_are_told_of_each_change_after_it_is_durable() {
     block_on(async {
         let store = Arc::new(MemoryStore::new());
-        let (shell, handle, _children) = Shell::open(store.clone(), Clock::start()).unwrap();
+        let (shell, handle, _children) = Shell::open(store.clone(), Clock::start(), String::new()).unwrap();
         let (stop, stopped) = oneshot::channel::<()>();
         let running = tokio::spawn(shell.run(async { drop(stopped.await) }));
         let mut changes = handle.read(|view| view.subscribe()).await.unwrap();

@@ -68,6 +68,8 @@ impl TestRoot {
         let config = Config {
             listen: "127.0.0.1:0".parse().unwrap(),
             tunnel_listen: "127.0.0.1:0".parse().unwrap(),
+            tunnel_url: None,
+            insecure_network: false,
             state_dir: dir.to_owned(),
         };
         let (addresses, bound) = std::sync::mpsc::sync_channel(1);
