@@ -17,6 +17,8 @@ pub struct Branch {
     pub card: ClusterCard,
     /// Names from below the tier that is asked down to the cluster's own.
     pub path: Vec<String>,
+    /// The child of the tier that is asked on the way there, or the cluster itself.
+    pub via: ChildId,
 }
 
 impl Branch {
@@ -42,13 +44,15 @@ impl Tree {
     pub fn of(tier: &Tier) -> Self {
         let identity = tier.identity();
         let cards: BTreeMap<ChildId, ClusterCard> =
-            cards(tier).into_iter().map(|card| (card.id, card)).collect();
+            tier.cards().into_iter().map(|card| (card.id, card)).collect();
         Self::new(identity.id, identity.name.clone(), cards)
     }
 
     fn new(own: ChildId, name: String, cards: BTreeMap<ChildId, ClusterCard>) -> Self {
-        let branch =
-            |card: &ClusterCard| Branch { path: path(&cards, own, card), card: card.clone() };
+        let branch = |card: &ClusterCard| {
+            let (path, via) = path(&cards, own, card);
+            Branch { card: card.clone(), path, via }
+        };
         let mut branches: Vec<Branch> = cards.values().map(branch).collect();
         branches.sort_by(|one, other| one.path.cmp(&other.path));
         Self { own, name, branches }
@@ -89,42 +93,23 @@ impl Tree {
     }
 }
 
-/// The clusters below.
-fn cards(tier: &Tier) -> Vec<ClusterCard> {
-    let clusters = tier.children().values().filter(|child| child.kind() == ChildKind::Cluster);
-    let card = |child: &Child| ClusterCard {
-        id: child.id(),
-        parent: tier.identity().id,
-        name: child.name().to_owned(),
-        labels: Vec::new(),
-        location: child.summary().map(|summary| summary.location.clone()).unwrap_or_default(),
-        address: String::new(),
-        node_address: String::new(),
-        nodes: child.summary().map_or(0, |summary| summary.nodes),
-        connected: child.is_connected(),
-        cordoned: child.is_cordoned(),
-    };
-    clusters.map(card).collect()
-}
-
-/// The child on the way to a cluster below, or the cluster itself.
-pub fn towards(tier: &Tier, cluster: ChildId) -> Option<ChildId> {
-    tier.children().get(&cluster).map(Child::id)
-}
-
-/// Names from below `own` to a card; what is above a gap is left out.
-fn path(cards: &BTreeMap<ChildId, ClusterCard>, own: ChildId, card: &ClusterCard) -> Vec<String> {
+/// Names from below `own` to a card, and the topmost; what is above a gap is left out.
+fn path(
+    cards: &BTreeMap<ChildId, ClusterCard>,
+    own: ChildId,
+    card: &ClusterCard,
+) -> (Vec<String>, ChildId) {
     let mut names = vec![card.name.clone()];
-    let mut above = card.parent;
+    let (mut via, mut above) = (card.id, card.parent);
     while above != own
         && names.len() < DEPTH_MAX
         && let Some(card) = cards.get(&above)
     {
         names.push(card.name.clone());
-        above = card.parent;
+        (via, above) = (card.id, card.parent);
     }
     names.reverse();
-    names
+    (names, via)
 }
 
 /// A cluster as clients see it: of children of the tier that is asked, all that they told.
@@ -223,6 +208,7 @@ mod tests {
         let named = |text: &str| -> Vec<u8> {
             tree.named(text).iter().map(|branch| branch.card.id.0[0]).collect()
         };
+        assert_eq!(tree.branches[4].via, ChildId([3; 12]));
         assert_eq!(named("berlin"), [1]);
         assert_eq!(named("mitte"), [2, 4]);
         assert_eq!(named("hamburg/mitte"), [4]);

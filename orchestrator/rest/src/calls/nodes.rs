@@ -99,11 +99,10 @@ fn survey<F: Front>(sight: &dyn Sight<F::Caller>) -> (Vec<Value>, Vec<Asked>) {
     nodes.iter_mut().for_each(|node| node["cluster"] = own.clone());
     let asked = tree.branches.iter().map(|branch| {
         let card = &branch.card;
-        let via = tree::towards(tier, card.id).filter(|_| card.connected);
         Asked {
             cluster: json!({"id": card.id, "name": card.name, "path": branch.path()}),
             id: card.id,
-            link: via.and_then(|child| sight.link(child)),
+            link: sight.link(branch.via).filter(|_| card.connected),
         }
     });
     (nodes, asked.collect())

@@ -20,6 +20,7 @@ fn tree() -> Tree {
         cordoned: false,
     };
     let branch = |card: ClusterCard, path: &[&str]| Branch {
+        via: card.id,
         card,
         path: path.iter().map(|&name| name.to_owned()).collect(),
     };
