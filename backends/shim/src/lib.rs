@@ -10,8 +10,9 @@
 //! - `marram-shim run DIR INCARNATION` supervises one program of the host, see [`supervise`];
 //! - `marram-shim child` is the stage between a fork and the program: it takes its orders
 //!   from standard input, drops rights and becomes the program, see [`launch`];
-//! - `marram-shim log DIR bytes_max N`, in any order, keeps the output of a container: it is
-//!   containerd's binary logging driver, see [`driver`] for the URI to give to containerd.
+//! - `marram-shim log DIR bytes_max N …`, in any order, keeps the output of a container and
+//!   how it ended: it is containerd's binary logging driver, see [`driver`] for the URI to give
+//!   to containerd.
 //!
 //! The library holds the formats that the backends share with it: [`log`] (output in
 //! rotated files with cursors that stay true), [`files`] (what is on disk of a workload),
@@ -29,3 +30,5 @@ pub mod launch;
 pub mod log;
 pub mod process;
 pub mod supervise;
+mod ttrpc;
+pub mod witness;

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::BorrowedFd;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// One read from a pipe: what a pipe holds by default.
 const READ_BYTES: usize = 64 * 1024;
@@ -158,17 +158,25 @@ impl Pump {
         self.pipes.iter().any(Option::is_some)
     }
 
-    /// Waits until there is output, or until `wake` is readable, and keeps what came. Tells
-    /// whether `wake` is readable.
-    pub fn wait(&mut self, wake: BorrowedFd<'_>) -> io::Result<bool> {
-        let mut fds: Vec<PollFd<'_>> = Vec::with_capacity(3);
-        fds.extend(self.pipes.iter().flatten().map(|pipe| PollFd::new(pipe, PollFlags::IN)));
+    /// Waits until there is output, until `wake` or `other` is readable or `limit` has
+    /// passed, and keeps what came. Tells whether `wake` is readable.
+    pub fn wait(
+        &mut self,
+        wake: BorrowedFd<'_>,
+        other: Option<BorrowedFd<'_>>,
+        limit: Option<Duration>,
+    ) -> io::Result<bool> {
+        let mut fds: Vec<PollFd<'_>> = Vec::with_capacity(4);
         fds.push(PollFd::new(&wake, PollFlags::IN));
-        match poll(&mut fds, None::<&Timespec>) {
+        fds.extend(other.as_ref().map(|other| PollFd::new(other, PollFlags::IN)));
+        fds.extend(self.pipes.iter().flatten().map(|pipe| PollFd::new(pipe, PollFlags::IN)));
+        // One that is too long for the kernel is as good as none.
+        let limit = limit.and_then(|limit| Timespec::try_from(limit).ok());
+        match poll(&mut fds, limit.as_ref()) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }
-        let woken = fds.last().is_some_and(|fd| !fd.revents().is_empty());
+        let woken = fds.first().is_some_and(|fd| !fd.revents().is_empty());
         drop(fds);
         self.take();
         Ok(woken)

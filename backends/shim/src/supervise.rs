@@ -176,7 +176,7 @@ impl Supervisor {
             if let Some(status) = self.reap()? {
                 break status;
             }
-            if self.pump.wait(self.children.as_fd())? {
+            if self.pump.wait(self.children.as_fd(), None, None)? {
                 while self.children.read_signal()?.is_some() {}
             }
         };
