@@ -98,16 +98,15 @@ impl Inner {
         self.folder(id).join("started")
     }
 
-    /// When it was started; `None` if it was not. Outlives the task: after a power cut this
-    /// mark alone tells a workload that ran from one that never did.
-    pub(crate) fn started_unix_ms(&self, id: &WorkloadId) -> Option<u64> {
-        let text = std::fs::read_to_string(self.mark(id)).ok()?;
-        // An empty mark was torn by the power cut; it still says "started".
-        Some(text.trim().parse().unwrap_or(0))
+    /// What its mark says, which outlives the task; `None` if it was not started. After a
+    /// power cut the mark alone tells a workload that ran from one that never did.
+    pub(crate) fn started(&self, id: &WorkloadId) -> Option<Started> {
+        std::fs::read_to_string(self.mark(id)).ok().map(|text| Started::parse(&text))
     }
 
-    pub(crate) fn mark_started(&self, id: &WorkloadId) -> std::io::Result<()> {
-        std::fs::write(self.mark(id), crate::time::now_unix_ms().to_string())
+    pub(crate) fn mark_started(&self, id: &WorkloadId, pid: u32) -> std::io::Result<()> {
+        let started = Started { unix_ms: crate::time::now_unix_ms(), pid };
+        std::fs::write(self.mark(id), started.to_string())
     }
 
     pub(crate) fn unmark_started(&self, id: &WorkloadId) -> std::io::Result<()> {
@@ -153,6 +152,30 @@ impl Inner {
             lock
         };
         lock.lock_owned().await
+    }
+}
+
+/// What the mark of a started workload says: two numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Started {
+    pub(crate) unix_ms: u64,
+    /// Its first process, by which what marram-shim wrote of its end is known to be of it.
+    pub(crate) pid: u32,
+}
+
+impl Started {
+    /// A mark that was torn by a power cut still says "started"; zero stands for the rest.
+    fn parse(text: &str) -> Self {
+        let mut words = text.split_whitespace();
+        let unix_ms = words.next().and_then(|word| word.parse().ok()).unwrap_or(0);
+        let pid = words.next().and_then(|word| word.parse().ok()).unwrap_or(0);
+        Self { unix_ms, pid }
+    }
+}
+
+impl std::fmt::Display for Started {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(out, "{} {}", self.unix_ms, self.pid)
     }
 }
 
@@ -331,6 +354,14 @@ mod tests {
         assert_ne!(digest(&other), digest(&third));
         // Containers outlive engines: this text may never change for fields of today.
         assert_eq!(digest(&Spec::default()).len(), 64);
+    }
+
+    #[test]
+    fn marks_are_read_whole_or_torn() {
+        let started = Started { unix_ms: 1_700_000_000_000, pid: 77 };
+        assert_eq!(Started::parse(&started.to_string()), started);
+        assert_eq!(Started::parse("5"), Started { unix_ms: 5, pid: 0 });
+        assert_eq!(Started::parse(""), Started { unix_ms: 0, pid: 0 });
     }
 
     #[test]

@@ -66,14 +66,18 @@ impl Cgroups {
         active && (self.unified || self.root.join(file).exists())
     }
 
+    /// The file that counts the kernel's kills in the cgroup at `path`.
+    pub(crate) fn memory_counter(&self, path: &str) -> PathBuf {
+        let path = path.trim_start_matches('/');
+        match self.unified {
+            true => self.root.join(path).join("memory.events"),
+            false => self.root.join("memory").join(path).join("memory.oom_control"),
+        }
+    }
+
     /// How often the kernel killed in the cgroup at `path` because of its memory limit.
     pub(crate) fn memory_kills(&self, path: &str) -> u64 {
-        let path = path.trim_start_matches('/');
-        let file = if self.unified {
-            self.root.join(path).join("memory.events")
-        } else {
-            self.root.join("memory").join(path).join("memory.oom_control")
-        };
+        let file = self.memory_counter(path);
         let text = std::fs::read_to_string(file).unwrap_or_default();
         let count = |line: &str| line.strip_prefix("oom_kill ")?.trim().parse().ok();
         text.lines().find_map(count).unwrap_or(0)

@@ -96,13 +96,17 @@ impl Config {
                 self.namespace
             )));
         }
-        // Both travel in a URI to containerd's shim, which starts in another folder.
-        let log = self.state_dir.join("log");
-        let output = marram_shim::driver::Request { log, bytes_max: 0 };
-        output.uri(&self.shim_path).map_err(|error| {
-            invalid(format!("{:?} and {:?}: {error}", self.state_dir, self.shim_path))
-        })?;
         let parent = &self.cgroup_parent;
+        // All three travel in a URI to containerd's shim, which starts in another folder.
+        let output = marram_shim::driver::Request {
+            log: self.state_dir.join("log"),
+            bytes_max: 0,
+            exit: None,
+            memory_counter: parent.starts_with('/').then(|| parent.into()),
+        };
+        output.uri(&self.shim_path).map_err(|error| {
+            invalid(format!("{:?}, {:?} and {parent:?}: {error}", self.state_dir, self.shim_path))
+        })?;
         if !parent.starts_with('/') || parent.len() < 2 || parent.contains("..") {
             return Err(invalid(format!("cgroup_parent {parent:?} is not a path such as /marram")));
         }

@@ -38,6 +38,20 @@ const SHIM_TRIES: u32 = 30;
 const NO_SHIM: &str = "failed to start shim";
 const NO_FOLDER: &str = "/rootfs: no such file or directory";
 
+/// What containerd says while that folder is still to be removed; tried again as often as a start
+/// that is being taken away, since containerd gives itself seconds for it.
+const OLD_FOLDER: &str = ": file exists";
+
+/// Whether what failed is still being taken away for a start of before, at this try.
+fn is_in_the_way(error: &Error, number: u32) -> bool {
+    let tries = match &error.why {
+        why if why.contains(OLD_FOLDER) => START_TRIES,
+        why if [NO_SHIM, NO_FOLDER].iter().any(|text| why.contains(text)) => SHIM_TRIES,
+        _ => 0,
+    };
+    number <= tries
+}
+
 /// What the engine keeps for us.
 #[derive(Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 struct State {
@@ -80,7 +94,7 @@ pub(crate) async fn prepare(inner: &Arc<Inner>, id: &WorkloadId, spec: &Spec) ->
     if let Some(known) = &known {
         container::same(known, spec)?;
         // Started once, it needs nothing of what follows, perhaps not even its image.
-        if inner.started_unix_ms(id).is_some() {
+        if inner.started(id).is_some() {
             return handle(id, spec);
         }
         clear_the_way(inner, id).await?;
@@ -159,30 +173,28 @@ pub(crate) async fn start(inner: &Arc<Inner>, handle: &Handle) -> Result<Handle>
 async fn started(inner: &Inner, id: &WorkloadId, state: &State) -> Result<()> {
     const DOING: &str = "starting the container";
     for number in 1..=START_TRIES {
-        if inner.started_unix_ms(id).is_none() {
+        if inner.started(id).is_none() {
             match create_task(inner, id, state).await {
-                Ok(true) => return start_task(inner, id).await,
-                Ok(false) => {}
-                Err(error)
-                    if number <= SHIM_TRIES
-                        && [NO_SHIM, NO_FOLDER].iter().any(|text| error.why.contains(text)) =>
-                {
+                Ok(Some(pid)) => return start_task(inner, id, pid).await,
+                Ok(None) => {}
+                Err(error) if is_in_the_way(&error, number) => {
                     tracing::debug!(error = error.chain(), number, "trying the shim again");
                 }
                 Err(error) => return Err(error),
             }
         }
         let task = task::get(inner, id).await?;
+        let pid = task.as_ref().map_or(0, |task| task.pid);
         match task.as_ref().map(Process::status) {
-            Some(Status::Created) => return start_task(inner, id).await,
+            Some(Status::Created) => return start_task(inner, id, pid).await,
             Some(Status::Running | Status::Paused | Status::Pausing) => return Ok(()),
             Some(Status::Stopped) => {
                 let why = format!("{id} has ended; destroy and prepare it to run it again");
                 return Err(Error::new(ErrorKind::Invalid, DOING, why));
             }
-            None if inner.started_unix_ms(id).is_some() => {
+            None if inner.started(id).is_some() => {
                 let why = match container::get(inner, id).await? {
-                    Some(_) => (ErrorKind::Invalid, "was lost with its host's last run"),
+                    Some(_) => (ErrorKind::Invalid, "has ended, and its task is gone"),
                     None => (ErrorKind::NotFound, "is not there"),
                 };
                 return Err(Error::new(why.0, DOING, format!("{id} {}", why.1)));
@@ -195,11 +207,15 @@ async fn started(inner: &Inner, id: &WorkloadId, state: &State) -> Result<()> {
     Err(Error::new(ErrorKind::Transient, DOING, why))
 }
 
-/// Makes the task, which holds the program at its first instruction. `false`: there is one.
-async fn create_task(inner: &Inner, id: &WorkloadId, state: &State) -> Result<bool> {
+/// Makes the task, whose first process is held at its first instruction. `None`: there is one.
+async fn create_task(inner: &Inner, id: &WorkloadId, state: &State) -> Result<Option<u32>> {
     const DOING: &str = "creating the task";
-    let log = inner.log(id);
-    let request = marram_shim::driver::Request { log, bytes_max: state.log_bytes_max };
+    let request = marram_shim::driver::Request {
+        log: inner.log(id),
+        bytes_max: state.log_bytes_max,
+        exit: Some(inner.folder(id)),
+        memory_counter: Some(inner.cgroups.memory_counter(&inner.cgroup(id))),
+    };
     let output = request.uri(&inner.config.shim_path).map_err(|error| {
         Error::caused(ErrorKind::Invalid, DOING, "the output has no place", error)
     })?;
@@ -211,11 +227,11 @@ async fn create_task(inner: &Inner, id: &WorkloadId, state: &State) -> Result<bo
         ..Default::default()
     };
     let answer = inner.rpc.tasks().await?.create(inner.rpc.request(RUNTIME, request)).await;
-    Ok(made(DOING, answer)?.is_some())
+    Ok(made(DOING, answer)?.map(|answer| answer.into_inner().pid))
 }
 
-async fn start_task(inner: &Inner, id: &WorkloadId) -> Result<()> {
-    inner.mark_started(id).map_err(|error| io("starting the container", error))?;
+async fn start_task(inner: &Inner, id: &WorkloadId, pid: u32) -> Result<()> {
+    inner.mark_started(id, pid).map_err(|error| io("starting the container", error))?;
     let request = StartRequest { container_id: id.as_str().into(), exec_id: String::new() };
     let answer = inner.rpc.tasks().await?.start(inner.rpc.request(RUNTIME, request)).await;
     let Err(status) = answer else { return Ok(()) };
@@ -246,7 +262,7 @@ const LOST: Exit = Exit { reason: ExitReason::Lost, at_unix_ms: 0 };
 pub(crate) async fn stop(inner: &Arc<Inner>, id: &WorkloadId, grace: Duration) -> Result<Exit> {
     // Waits for a start that is still on its way, and lets a destroy come in between.
     drop(inner.lock(id).await);
-    let Some(task) = task::get(inner, id).await? else { return Ok(LOST) };
+    let Some(task) = task::get(inner, id).await? else { return Ok(gone(inner, id)) };
     match task.status() {
         Status::Created => return Ok(LOST),
         Status::Stopped => return Ok(ended(inner, id, task.exit_status, task.exited_at)),
@@ -262,8 +278,12 @@ pub(crate) async fn stop(inner: &Arc<Inner>, id: &WorkloadId, grace: Duration) -
     }
     match kill_and_wait(inner, id).await? {
         Some((status, at)) => Ok(ended(inner, id, status, at)),
-        None => Ok(LOST),
+        None => Ok(gone(inner, id)),
     }
+}
+
+fn gone(inner: &Inner, id: &WorkloadId) -> Exit {
+    inner.started(id).map_or(LOST, |started| task::gone(inner, id, started))
 }
 
 fn ended(

@@ -142,8 +142,11 @@ async fn wait(inner: &Arc<Inner>, id: &WorkloadId, from: Cursor) -> Result<bool>
             }
             () = tokio::time::sleep(LOOK_EVERY) => {
                 // An end that nobody was there to hear of.
-                let task = task::get(inner, id).await?;
-                if task.is_some_and(|task| task.status() == Status::Stopped) {
+                let ended = match task::get(inner, id).await? {
+                    Some(task) => task.status() == Status::Stopped,
+                    None => inner.started(id).is_some(),
+                };
+                if ended {
                     inner.finish_log(id);
                 }
             }

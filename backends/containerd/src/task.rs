@@ -2,15 +2,20 @@
 //!
 //! ```text
 //!  no task, no mark ─► prepared          stopped ─► exited
-//!  created          ─► prepared          no task, but the mark that it was started ─► lost
-//!  running, paused  ─► running           anything else ─► unknown
+//!  created          ─► prepared          no task, but the mark that it was started ─► exited,
+//!  running, paused  ─► running             as marram-shim wrote down, or else lost
+//!                                        anything else ─► unknown
 //! ```
+//!
+//! Why a task may be gone though nobody removed it: its host was restarted; or containerd was,
+//! which since 1.7 takes the shim of a program that ended meanwhile for a leaked one.
 
-use crate::backend::Inner;
+use crate::backend::{Inner, Started};
 use crate::rpc::{QUICK, found};
 use containerd_client::services::v1::{DeleteTaskRequest, GetRequest, KillRequest, WaitRequest};
 use containerd_client::types::v1::{Process, Status};
 use marram_backend_api::{Exit, ExitReason, Observed, Result, WorkloadId};
+use marram_shim::witness::TaskEnd;
 use std::time::Duration;
 
 /// SIGKILL, the same on every architecture.
@@ -25,16 +30,16 @@ const SIGNAL_MAX: u32 = 64;
 /// What `list` and `recover` say of a workload whose container exists.
 pub(crate) fn observed(inner: &Inner, id: &WorkloadId, task: Option<&Process>) -> Observed {
     let Some(task) = task else {
-        return match inner.started_unix_ms(id) {
+        return match inner.started(id) {
             None => Observed::Prepared,
-            Some(_) => Observed::Exited(Exit { reason: ExitReason::Lost, at_unix_ms: 0 }),
+            Some(started) => Observed::Exited(gone(inner, id, started)),
         };
     };
     match task.status() {
         Status::Created => Observed::Prepared,
         status @ (Status::Running | Status::Paused | Status::Pausing) => Observed::Running {
             pid: task.pid,
-            started_unix_ms: inner.started_unix_ms(id).unwrap_or(0),
+            started_unix_ms: inner.started(id).map_or(0, |started| started.unix_ms),
             paused: status != Status::Running,
         },
         Status::Stopped => {
@@ -42,6 +47,18 @@ pub(crate) fn observed(inner: &Inner, id: &WorkloadId, task: Option<&Process>) -
         }
         Status::Unknown => Observed::Unknown("its containerd shim does not answer".into()),
     }
+}
+
+/// How a started workload ended that has no task any more.
+pub(crate) fn gone(inner: &Inner, id: &WorkloadId, started: Started) -> Exit {
+    let Some(end) = TaskEnd::of(&inner.folder(id), started.pid) else {
+        return Exit { reason: ExitReason::Lost, at_unix_ms: 0 };
+    };
+    let reason = match reason(end.status) {
+        ExitReason::Signal(9) if end.memory_kills > 0 => ExitReason::OutOfMemory,
+        other => other,
+    };
+    Exit { reason, at_unix_ms: end.at_unix_ms }
 }
 
 /// How a task ended. 137 together with a kill for memory is the kernel's doing; whether a

@@ -148,7 +148,8 @@ async fn a_lost_task_is_told_as_lost() {
     let spec = host.script("while :; do sleep 1000; done");
     let handle = backend.prepare(&id("lost"), &spec).await.unwrap();
     backend.start(&handle).await.unwrap();
-    // As a power cut does: the task goes, the container and our mark stay.
+    // As a power cut does: the task goes, and who could tell; the container and our mark stay.
+    support::daemon::kill(host.driver("lost"), 9);
     host.ctr(&["task", "kill", "--signal", "KILL", "lost"]);
     until("the task to stop", || host.ctr(&["task", "ls"]).contains("STOPPED"));
     host.ctr(&["task", "rm", "lost"]);

@@ -134,6 +134,15 @@ impl Host {
         run("ctr", &all)
     }
 
+    /// The process that keeps a workload's output and how it ends.
+    pub(crate) fn driver(&self, id: &str) -> u32 {
+        let folder = self.dir.path().join("marram").join(id).join("log").display().to_string();
+        let all = self.daemon.descendants_named();
+        let line = all.iter().find(|line| line.split(' ').any(|word| word == folder));
+        let line = line.unwrap_or_else(|| panic!("no driver of {id} in {all:#?}"));
+        line.split(' ').next().unwrap().parse().unwrap()
+    }
+
     pub(crate) fn script(&self, script: &str) -> Spec {
         Spec {
             image: IMAGE.into(),
