@@ -10,6 +10,7 @@ use clap_complete::Shell;
 
 use crate::exit;
 use crate::names::Kind;
+use crate::site::Shape;
 use crate::text;
 use crate::ui::Format;
 
@@ -51,7 +52,8 @@ pub(crate) struct Global {
 pub(crate) enum Command {
     /// Start a root, a cluster and a node on this machine, and log in
     #[command(after_help = "Examples:\n  marram up\n  \
-        marram up --dir /var/lib/marram --port 11000 --node-config node.toml\n\n\
+        marram up --dir /var/lib/marram --port 11000 --node-config node.toml\n  \
+        marram up --dir ./tree --tree 1x3x2\n\n\
         What runs already is left running; what is missing is started.")]
     Up(UpArgs),
     /// Stop what `up` started, workloads first
@@ -198,11 +200,16 @@ pub(crate) struct UpArgs {
     /// Where everything of this site is kept [default: ~/.local/state/marram]
     #[arg(long)]
     pub(crate) dir: Option<PathBuf>,
+    /// A tree instead of one of each: how many are below each of the tier above, from the root to
+    /// the nodes. 1x3x2 is 3 clusters with 2 nodes each, 1x2x3x2 has clusters below clusters; at
+    /// most 32 programs
+    #[arg(long, value_name = "1xCxN")]
+    pub(crate) tree: Option<Shape>,
     /// Name of the cluster [default: local]
-    #[arg(long)]
+    #[arg(long, conflicts_with = "tree")]
     pub(crate) name: Option<String>,
-    /// Port of the root; the next one and the third after it are used as well; 0 for any free
-    /// ones [default: 10000]
+    /// Port of the root; the next one and, without a tree, the third after it are used as well; 0
+    /// for any free ones [default: 10000]
     #[arg(long)]
     pub(crate) port: Option<u16>,
     /// TOML laid over the node's generated configuration

@@ -1,12 +1,13 @@
 //! The folder of a site.
 //!
 //! ```text
-//! DIR/marram-site.toml    name and addresses; marks the folder as a site
+//! DIR/marram-site.toml    shape, name and addresses; marks the folder as a site
 //!     lock                held while `up` or `down` works
 //!     node-extra.toml     what --node-config named, kept for the next time
-//!     TIER.toml .ready .pid .log    for each of root, cluster, node
-//!     TIER/               its state
-//!     run/                what the node's running workloads need, and their logs
+//!     PART.toml .ready .pid .log    for each of root, cluster, node, or cluster-1, node-1-1, …
+//!     PART/               its state
+//!     run/                what the node's running workloads need, and their logs; in a tree
+//!                         run/PART/
 //! ```
 //!
 //! Why addresses are remembered: with port 0 they are known only after the first start, and a
@@ -15,6 +16,7 @@
 //! Invariant: a folder that has other things in it never becomes a site, so that removing a site
 //! removes nothing else.
 
+use std::collections::BTreeMap;
 use std::fs::{DirBuilder, File};
 use std::io::{ErrorKind, Read};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -27,6 +29,8 @@ use toml::{Table, Value};
 use crate::config::write_private;
 use crate::error::Error;
 
+use super::tree::{Part, Shape, Tier};
+
 const MARK: &str = "marram-site.toml";
 
 /// From the root's port to the cluster's MQTT port, as in the usual 10000, 10001, 10003.
@@ -36,65 +40,85 @@ const MQTT_OFFSET: u16 = 3;
 /// Longest file that is read here: configuration by hand, some addresses.
 const FILE_BYTES_MAX: u64 = 64 * 1024;
 
-/// One of the three programs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Tier {
-    /// Where clients go.
-    Root,
-    /// Where nodes go.
-    Cluster,
-    /// Where workloads run.
-    Node,
-}
-
-impl Tier {
-    /// In the order of starting: each dials the one before.
-    pub(super) const ALL: [Self; 3] = [Self::Root, Self::Cluster, Self::Node];
-
-    /// As in file names.
-    pub(super) fn name(self) -> &'static str {
-        match self {
-            Self::Root => "root",
-            Self::Cluster => "cluster",
-            Self::Node => "node",
-        }
-    }
-
-    /// The program.
-    pub(super) fn program(self) -> String {
-        format!("marram-{}", self.name())
-    }
-}
-
 /// What is remembered of a site.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Facts {
-    /// Of the cluster.
+    /// Of the cluster, if there is one.
     pub(super) name: String,
+    /// Of one of each, or more.
+    #[serde(with = "shape")]
+    pub(super) tree: Shape,
     /// REST of the root.
     pub(super) listen: SocketAddr,
     /// The root's end for clusters.
     pub(super) tunnel_listen: SocketAddr,
-    /// The cluster's end for nodes.
+    /// Of each cluster, by its part.
+    pub(super) clusters: BTreeMap<String, Ends>,
+}
+
+/// Where a cluster listens.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Ends {
+    /// For nodes.
     pub(super) mqtt_listen: SocketAddr,
+    /// For clusters, if it takes any.
+    pub(super) children_listen: Option<SocketAddr>,
+}
+
+/// A shape as it is typed.
+mod shape {
+    use super::Shape;
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    pub(super) fn serialize<S: Serializer>(shape: &Shape, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(shape)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Shape, D::Error> {
+        String::deserialize(from)?.parse().map_err(D::Error::custom)
+    }
 }
 
 impl Facts {
-    /// A new site's, by its port; 0 for any.
-    pub(super) fn new(name: &str, port: u16) -> Result<Self, Error> {
+    /// A new site's, by its port; 0 for any. In a tree only the root's are fixed.
+    pub(super) fn new(name: &str, port: u16, tree: Shape) -> Result<Self, Error> {
         let at = |offset: u16| {
             let given = if port == 0 { Some(0) } else { port.checked_add(offset) };
             given.map(|port| SocketAddr::from((Ipv4Addr::LOCALHOST, port))).ok_or_else(|| {
                 Error::Usage(format!("the port is at most {}, got {port}", u16::MAX - MQTT_OFFSET))
             })
         };
-        Ok(Self {
-            name: name.to_owned(),
-            listen: at(0)?,
-            tunnel_listen: at(TUNNEL_OFFSET)?,
-            mqtt_listen: at(MQTT_OFFSET)?,
-        })
+        let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let ends = match tree.is_one() {
+            true => Ends { mqtt_listen: at(MQTT_OFFSET)?, children_listen: None },
+            // All of them, so that each has somebody to go to when its parent is away.
+            false => Ends { mqtt_listen: any, children_listen: Some(any) },
+        };
+        let clusters = tree.parts().into_iter().filter(|part| part.tier == Tier::Cluster);
+        let clusters = clusters.map(|part| (part.name, ends.clone())).collect();
+        let (listen, tunnel_listen) = (at(0)?, at(TUNNEL_OFFSET)?);
+        Ok(Self { name: name.to_owned(), tree, listen, tunnel_listen, clusters })
+    }
+
+    /// The ends of a cluster that is somebody's parent.
+    fn ends(&self, part: &str) -> Result<&Ends, Error> {
+        let known = self.clusters.get(part);
+        known.ok_or_else(|| Error::Usage(format!("{MARK} says nothing of {part}")))
+    }
+
+    /// Where the children of a part dial, and by which protocol.
+    fn way_to(&self, parent: &str, child: Tier) -> Result<String, Error> {
+        if parent == Tier::Root.name() {
+            return Ok(format!("http://{}", self.tunnel_listen));
+        }
+        let ends = self.ends(parent)?;
+        match (child, ends.children_listen) {
+            (Tier::Node, _) => Ok(format!("mqtt://{}", ends.mqtt_listen)),
+            (_, Some(address)) => Ok(format!("http://{address}")),
+            (_, None) => Err(Error::Usage(format!("{parent} takes no clusters"))),
+        }
     }
 }
 
@@ -170,9 +194,9 @@ impl Site {
         write_private(&self.dir.join(MARK), text.as_bytes())
     }
 
-    /// A file of a tier, by its ending.
-    pub(super) fn file(&self, tier: Tier, ending: &str) -> PathBuf {
-        self.dir.join(format!("{}.{ending}", tier.name()))
+    /// A file of a part, by its ending.
+    pub(super) fn file(&self, part: &Part, ending: &str) -> PathBuf {
+        self.dir.join(format!("{}.{ending}", part.name))
     }
 
     /// Where the root leaves the password of its first user.
@@ -188,35 +212,48 @@ impl Site {
         write_private(&self.dir.join("node-extra.toml"), text.as_bytes())
     }
 
-    /// Writes a tier's configuration; says whether it differs from what was there.
-    pub(super) fn configure(&self, tier: Tier, facts: &Facts) -> Result<bool, Error> {
+    /// Writes a part's configuration; says whether it differs from what was there.
+    pub(super) fn configure(&self, part: &Part, facts: &Facts) -> Result<bool, Error> {
         let text = |text: String| Value::String(text);
         let mut config = Table::new();
         // It was checked to be UTF-8.
-        let state = self.dir.join(tier.name()).display().to_string();
+        let state = self.dir.join(&part.name).display().to_string();
         config.insert("state_dir".into(), text(state));
-        match tier {
+        let parent = part.parent.as_ref().map(|parent| facts.way_to(parent, part.tier));
+        let parent = parent.transpose()?.unwrap_or_default();
+        match part.tier {
             Tier::Root => {
                 config.insert("listen".into(), text(facts.listen.to_string()));
                 config.insert("tunnel_listen".into(), text(facts.tunnel_listen.to_string()));
             }
             Tier::Cluster => {
-                config.insert("name".into(), text(facts.name.clone()));
-                config.insert("parent".into(), text(format!("http://{}", facts.tunnel_listen)));
-                config.insert("mqtt_listen".into(), text(facts.mqtt_listen.to_string()));
+                let one = facts.tree.is_one();
+                let name = if one { &facts.name } else { &part.name };
+                config.insert("name".into(), text(name.clone()));
+                config.insert("parent".into(), text(parent));
+                let ends = facts.ends(&part.name)?;
+                config.insert("mqtt_listen".into(), text(ends.mqtt_listen.to_string()));
+                if let Some(address) = ends.children_listen {
+                    let listen = Table::from_iter([("listen".into(), text(address.to_string()))]);
+                    config.insert("children".into(), Value::Table(listen));
+                }
             }
             Tier::Node => {
-                config.insert("cluster".into(), text(format!("mqtt://{}", facts.mqtt_listen)));
+                config.insert("cluster".into(), text(parent));
                 // Not the usual one, which a node that this machine runs already may have.
-                let run = self.dir.join("run").display().to_string();
-                config.insert("runtime_dir".into(), text(run));
+                let mut run = self.dir.join("run");
+                if !facts.tree.is_one() {
+                    run.push(&part.name);
+                    merge(&mut config, apart(part));
+                }
+                config.insert("runtime_dir".into(), text(run.display().to_string()));
                 let extra = self.dir.join("node-extra.toml");
                 if let Some(text) = read(&extra)? {
                     merge(&mut config, parse(&extra, &text)?);
                 }
             }
         }
-        let path = self.file(tier, "toml");
+        let path = self.file(part, "toml");
         let new = toml::to_string(&config).map_err(|error| Error::Failed(error.to_string()))?;
         let old = read(&path)?;
         if old.as_ref() == Some(&new) {
@@ -226,13 +263,30 @@ impl Site {
         Ok(old.is_some())
     }
 
-    /// What a tier's ready file tells, once it is there in full.
-    pub(super) fn ready(&self, tier: Tier) -> Result<Option<Vec<(String, String)>>, Error> {
-        let text = read(&self.file(tier, "ready"))?;
+    /// What a part's ready file tells, once it is there in full.
+    pub(super) fn ready(&self, part: &Part) -> Result<Option<Vec<(String, String)>>, Error> {
+        let text = read(&self.file(part, "ready"))?;
         let Some(text) = text.filter(|text| text.ends_with('\n')) else { return Ok(None) };
         let pairs = text.lines().filter_map(|line| line.split_once('='));
         Ok(Some(pairs.map(|(key, value)| (key.trim().into(), value.trim().into())).collect()))
     }
+}
+
+/// What keeps nodes of one machine out of each other's way: each believes that all it finds in
+/// its control groups and in its namespace of containerd is its own.
+fn apart(part: &Part) -> Table {
+    let text = |text: String| Value::String(text);
+    let group = || text(format!("/marram-{}", part.name));
+    let native = Table::from_iter([("cgroup_parent".into(), group())]);
+    let containerd = Table::from_iter([
+        ("namespace".into(), text(format!("marram-{}", part.name))),
+        ("cgroup_parent".into(), group()),
+    ]);
+    Table::from_iter([
+        ("name".into(), text(part.name.clone())),
+        ("native".into(), Value::Table(native)),
+        ("containerd".into(), Value::Table(containerd)),
+    ])
 }
 
 fn is_lock(entry: Result<&std::fs::DirEntry, &std::io::Error>) -> bool {
@@ -319,17 +373,21 @@ mod tests {
     fn configuration_names_the_addresses_that_are_remembered() {
         let folder = tempfile::tempdir().unwrap();
         let site = Site::create(Some(&folder.path().join("new"))).unwrap();
-        let facts = Facts::new("home", 4000).unwrap();
+        let facts = Facts::new("home", 4000, Shape::one()).unwrap();
         site.remember(&facts).unwrap();
         assert_eq!(site.facts().unwrap(), Some(facts.clone()));
         let extra = folder.path().join("extra.toml");
         std::fs::write(&extra, "name = 'pi'\n[native]\nallow_root = true\n").unwrap();
         site.keep_node_extra(&extra).unwrap();
-        for tier in Tier::ALL {
-            assert!(!site.configure(tier, &facts).unwrap(), "nothing was there");
-            assert!(!site.configure(tier, &facts).unwrap(), "nothing changed");
+        let parts = facts.tree.parts();
+        for part in &parts {
+            assert!(!site.configure(part, &facts).unwrap(), "nothing was there");
+            assert!(!site.configure(part, &facts).unwrap(), "nothing changed");
         }
-        let text = |tier| read(&site.file(tier, "toml")).unwrap().unwrap();
+        let text = |tier| {
+            let part = parts.iter().find(|part| part.tier == tier).unwrap();
+            read(&site.file(part, "toml")).unwrap().unwrap()
+        };
         assert!(text(Tier::Root).contains("listen = \"127.0.0.1:4000\""));
         assert!(text(Tier::Cluster).contains("parent = \"http://127.0.0.1:4001\""));
         assert!(text(Tier::Cluster).contains("mqtt_listen = \"127.0.0.1:4003\""));
@@ -339,15 +397,42 @@ mod tests {
         assert!(node.contains("name = \"pi\"") && node.contains("allow_root = true"), "{node}");
         std::fs::write(&extra, "name = 'pi2'").unwrap();
         site.keep_node_extra(&extra).unwrap();
-        assert!(site.configure(Tier::Node, &facts).unwrap());
+        assert!(site.configure(&parts[2], &facts).unwrap());
         std::fs::write(&extra, "name = ").unwrap();
         assert_eq!(site.keep_node_extra(&extra).unwrap_err().code(), 2);
     }
 
     #[test]
+    fn in_a_tree_each_dials_its_parent_and_nodes_share_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let site = Site::create(Some(&folder.path().join("new"))).unwrap();
+        let mut facts = Facts::new("home", 4000, "1x1x2x1".parse().unwrap()).unwrap();
+        let at = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        for (ends, port) in facts.clusters.values_mut().zip([5000, 5002, 5004]) {
+            *ends = Ends { mqtt_listen: at(port), children_listen: Some(at(port + 1)) };
+        }
+        site.remember(&facts).unwrap();
+        assert_eq!(site.facts().unwrap(), Some(facts.clone()));
+        let written = |part: &Part| {
+            site.configure(part, &facts).unwrap();
+            read(&site.file(part, "toml")).unwrap().unwrap().parse::<Table>().unwrap()
+        };
+        let all: Vec<Table> = facts.tree.parts().iter().map(written).collect();
+        assert_eq!(all[1]["parent"].as_str(), Some("http://127.0.0.1:4001"));
+        assert_eq!(all[2]["parent"].as_str(), Some("http://127.0.0.1:5001"));
+        assert_eq!(all[2]["name"].as_str(), Some("cluster-1-1"));
+        assert_eq!(all[3]["children"]["listen"].as_str(), Some("127.0.0.1:5005"));
+        assert_eq!(all[4]["cluster"].as_str(), Some("mqtt://127.0.0.1:5002"));
+        for key in ["name", "runtime_dir", "state_dir", "native", "containerd"] {
+            assert_ne!(all[4][key], all[5][key], "{key}");
+        }
+    }
+
+    #[test]
     fn ports_have_room_for_three() {
-        assert!(Facts::new("a", u16::MAX - 2).is_err());
-        let any = Facts::new("a", 0).unwrap();
-        assert_eq!([any.listen.port(), any.tunnel_listen.port(), any.mqtt_listen.port()], [0; 3]);
+        assert!(Facts::new("a", u16::MAX - 2, Shape::one()).is_err());
+        let any = Facts::new("a", 0, Shape::one()).unwrap();
+        assert_eq!([any.listen.port(), any.tunnel_listen.port()], [0; 2]);
+        assert_eq!(any.clusters["cluster"].mqtt_listen.port(), 0);
     }
 }

@@ -21,8 +21,9 @@ use crate::names::{Kind, field};
 use crate::terminal::ENDING;
 use crate::ui::Ui;
 
-use super::layout::{Facts, Site, Tier};
+use super::layout::{Ends, Facts, Site};
 use super::process::{self, Identity, LOOK_MS, last_lines};
+use super::tree::{Part, Shape, Tier};
 
 /// How long a program may take to be ready: on a slow board with a full journal to replay.
 const READY_SECONDS_MAX: u64 = 60;
@@ -67,20 +68,29 @@ pub(super) fn bin_dir(given: Option<&Path>) -> Result<PathBuf, Error> {
 
 /// What the site is to be: as remembered, unless something else is asked for and nothing runs.
 fn facts(site: &Site, args: &UpArgs) -> Result<Facts, Error> {
+    let tree = args.tree.clone();
     let Some(known) = site.facts()? else {
         let name = args.name.as_deref().unwrap_or(DEFAULT_NAME);
-        return Facts::new(name, args.port.unwrap_or(DEFAULT_PORT));
+        let port = args.port.unwrap_or(DEFAULT_PORT);
+        return Facts::new(name, port, tree.unwrap_or_else(Shape::one));
     };
+    if let Some(tree) = tree.filter(|tree| *tree != known.tree) {
+        return Err(Error::Usage(format!(
+            "the site is a tree of {}, not of {tree}; `marram down --purge` it first, or name \
+             another folder: --dir",
+            known.tree
+        )));
+    }
     let name = args.name.as_ref().is_some_and(|name| *name != known.name);
     let port = args.port.is_some_and(|port| port != 0 && port != known.listen.port());
     if !name && !port {
         return Ok(known);
     }
-    for tier in Tier::ALL {
-        if let Some(running) = Identity::running(&site.file(tier, "pid"))? {
+    for part in known.tree.parts() {
+        if let Some(running) = Identity::running(&site.file(&part, "pid"))? {
             return Err(Error::Usage(format!(
                 "{} runs already (pid {}), as `{}` on {}; `marram down` it first to change that",
-                tier.program(),
+                part.title(),
                 running.pid(),
                 known.name,
                 known.listen
@@ -88,7 +98,7 @@ fn facts(site: &Site, args: &UpArgs) -> Result<Facts, Error> {
         }
     }
     let name = args.name.as_deref().unwrap_or(&known.name);
-    Facts::new(name, args.port.unwrap_or(known.listen.port()))
+    Facts::new(name, args.port.unwrap_or(known.listen.port()), known.tree)
 }
 
 struct Up {
@@ -97,46 +107,50 @@ struct Up {
     facts: Facts,
     bin_dir: PathBuf,
     stop: Arc<AtomicBool>,
-    started: Vec<(Tier, Identity)>,
+    started: Vec<(Part, Identity)>,
 }
 
 impl Up {
     fn run(&mut self, config: Config) -> Result<(), Error> {
-        for tier in Tier::ALL {
-            self.bring_up(tier)?;
+        let parts = self.facts.tree.parts();
+        for part in &parts {
+            self.bring_up(part)?;
         }
         let server = format!("http://{}", self.facts.listen);
         let client = Client::new(config, Some(&server))?;
         self.log_in(&client)?;
-        let node = self.wait_for_node(&client)?;
+        let here = match self.wait_for_nodes(&client, &parts)?.as_slice() {
+            [node] => format!("node {node} is here"),
+            nodes => format!("{} nodes are here", nodes.len()),
+        };
         let (dir, kept) = (self.site.dir().display(), client.config().path().display().to_string());
         self.ui.note(&format!(
-            "node {node} is here\n\nserver  {server}\nlogin   Admin, kept in {kept}\n\
+            "{here}\n\nserver  {server}\nlogin   Admin, kept in {kept}\n\
              site    {dir} (configuration, logs and state)\n\n\
              next: marram apply FILE --wait"
         ));
         Ok(())
     }
 
-    fn bring_up(&mut self, tier: Tier) -> Result<(), Error> {
-        let changed = self.site.configure(tier, &self.facts)?;
-        let log = self.site.file(tier, "log");
+    fn bring_up(&mut self, part: &Part) -> Result<(), Error> {
+        let changed = self.site.configure(part, &self.facts)?;
+        let log = self.site.file(part, "log");
         let from = log.metadata().map_or(0, |meta| meta.len());
-        let running = Identity::running(&self.site.file(tier, "pid"))?;
+        let running = Identity::running(&self.site.file(part, "pid"))?;
         let (mut child, identity) = match running.clone() {
             Some(identity) => (None, identity),
-            None => self.start(tier, &log).map(|(child, identity)| (Some(child), identity))?,
+            None => self.start(part, &log).map(|(child, identity)| (Some(child), identity))?,
         };
-        let addresses = self.wait_ready(tier, child.as_mut(), &identity, &log, from)?;
-        if self.learn(&addresses)? {
+        let addresses = self.wait_ready(part, child.as_mut(), &identity, &log, from)?;
+        if self.learn(part, &addresses)? {
             // What it would be started with the next time.
-            self.site.configure(tier, &self.facts)?;
+            self.site.configure(part, &self.facts)?;
         }
         let pid = identity.pid();
         let how = if running.is_some() { "runs already" } else { "started" };
         let listens = addresses.iter().filter(|(key, _)| key.ends_with("listen"));
         let at: String = listens.map(|(_, address)| format!(", {address}")).collect();
-        self.ui.note(&format!("{:15} {how} (pid {pid}{at})", tier.program()));
+        self.ui.note(&format!("{:15} {how} (pid {pid}{at})", part.title()));
         if running.is_some() && changed {
             self.ui.note(&format!(
                 "{:15} its configuration has changed; `marram down` and `up` put it to use",
@@ -146,15 +160,15 @@ impl Up {
         Ok(())
     }
 
-    fn start(&mut self, tier: Tier, log: &Path) -> Result<(Child, Identity), Error> {
-        let program = self.bin_dir.join(tier.program());
+    fn start(&mut self, part: &Part, log: &Path) -> Result<(Child, Identity), Error> {
+        let program = self.bin_dir.join(part.tier.program());
         if !program.is_file() {
             return Err(Error::Usage(format!(
                 "there is no {}; say where the programs are: --bin-dir",
                 program.display()
             )));
         }
-        let ready = self.site.file(tier, "ready");
+        let ready = self.site.file(part, "ready");
         match std::fs::remove_file(&ready) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                 return Err(Error::io("remove", &ready, error));
@@ -162,25 +176,25 @@ impl Up {
             _ => {}
         }
         let mut command = Command::new(program);
-        command.arg("--config").arg(self.site.file(tier, "toml")).arg("--ready-file").arg(ready);
+        command.arg("--config").arg(self.site.file(part, "toml")).arg("--ready-file").arg(ready);
         command.current_dir(self.site.dir());
-        let (child, identity) = process::start(&mut command, log, &self.site.file(tier, "pid"))?;
-        self.started.push((tier, identity.clone()));
+        let (child, identity) = process::start(&mut command, log, &self.site.file(part, "pid"))?;
+        self.started.push((part.clone(), identity.clone()));
         Ok((child, identity))
     }
 
     fn wait_ready(
         &self,
-        tier: Tier,
+        part: &Part,
         mut child: Option<&mut Child>,
         identity: &Identity,
         log: &Path,
         from: u64,
     ) -> Result<Vec<(String, String)>, Error> {
         let end = Instant::now() + Duration::from_secs(READY_SECONDS_MAX);
-        let program = tier.program();
+        let program = part.title();
         loop {
-            if let Some(addresses) = self.site.ready(tier)? {
+            if let Some(addresses) = self.site.ready(part)? {
                 return Ok(addresses);
             }
             self.check_interrupted()?;
@@ -208,20 +222,26 @@ impl Up {
         }
     }
 
-    /// Takes the addresses that a tier really listens on; says whether they are news.
-    fn learn(&mut self, addresses: &[(String, String)]) -> Result<bool, Error> {
+    /// Takes the addresses that a part really listens on; says whether they are news.
+    fn learn(&mut self, part: &Part, addresses: &[(String, String)]) -> Result<bool, Error> {
         let before = self.facts.clone();
         for (key, value) in addresses {
-            let place = match key.as_str() {
-                "listen" => &mut self.facts.listen,
-                "tunnel_listen" => &mut self.facts.tunnel_listen,
-                "mqtt_listen" => &mut self.facts.mqtt_listen,
-                // A later version may tell more.
-                _ => continue,
+            let address = || {
+                value.parse().map_err(|_| {
+                    let what = format!("a ready file has {key}={value}, which is no address");
+                    Error::Failed(what)
+                })
             };
-            *place = value.parse().map_err(|_| {
-                Error::Failed(format!("a ready file has {key}={value}, which is no address"))
-            })?;
+            match (key.as_str(), self.facts.clusters.get_mut(&part.name)) {
+                ("listen", _) => self.facts.listen = address()?,
+                ("tunnel_listen", _) => self.facts.tunnel_listen = address()?,
+                ("mqtt_listen", Some(Ends { mqtt_listen, .. })) => *mqtt_listen = address()?,
+                ("children_listen", Some(Ends { children_listen, .. })) => {
+                    *children_listen = Some(address()?);
+                }
+                // A later version may tell more.
+                _ => {}
+            }
         }
         if self.facts == before {
             return Ok(false);
@@ -243,20 +263,33 @@ impl Up {
         }
     }
 
-    fn wait_for_node(&self, client: &Client) -> Result<String, Error> {
+    /// Waits until all nodes are known at the root, and gives their names.
+    fn wait_for_nodes(&self, client: &Client, parts: &[Part]) -> Result<Vec<String>, Error> {
+        let wanted: Vec<&Part> = parts.iter().filter(|part| part.tier == Tier::Node).collect();
         let end = Instant::now() + Duration::from_secs(NODE_SECONDS_MAX);
         loop {
+            let mut here = Vec::new();
             for node in client.list(&Kind::Node.path())? {
                 let connected = node.get("connected").and_then(serde_json::Value::as_bool);
                 if connected != Some(false) {
-                    return Ok(crate::text::line(field(&node, "name")));
+                    here.push(crate::text::line(field(&node, "name")));
                 }
+            }
+            if here.len() >= wanted.len() {
+                return Ok(here);
             }
             self.check_interrupted()?;
             if Instant::now() >= end {
-                let log = self.site.file(Tier::Node, "log");
+                let missing = |part: &&&Part| !here.contains(&part.name);
+                let Some(part) = wanted.iter().find(missing).or(wanted.first()) else {
+                    return Ok(here);
+                };
+                let log = self.site.file(part, "log");
                 return Err(Error::Timeout(format!(
-                    "no node was known at the root within {NODE_SECONDS_MAX} s; the end of {}:{}",
+                    "{} of {} nodes were known at the root within {NODE_SECONDS_MAX} s; the end \
+                     of {}:{}",
+                    here.len(),
+                    wanted.len(),
                     log.display(),
                     last_lines(&log, 0)
                 )));
@@ -274,10 +307,10 @@ impl Up {
 
     /// Stops what was started here, last first.
     fn undo(&self) {
-        for (tier, identity) in self.started.iter().rev() {
+        for (part, identity) in self.started.iter().rev() {
             match identity.stop() {
-                Ok(_) => self.ui.note(&format!("{:15} stopped again", tier.program())),
-                Err(error) => self.ui.complain(&format!("{}: {error}", tier.program())),
+                Ok(_) => self.ui.note(&format!("{:15} stopped again", part.title())),
+                Err(error) => self.ui.complain(&format!("{}: {error}", part.title())),
             }
         }
     }

@@ -15,9 +15,10 @@ use crate::error::Error;
 use crate::server::Server;
 use crate::ui::Ui;
 
-use super::layout::{Site, Tier};
+use super::layout::Site;
 use super::process::{Identity, LOOK_MS, last_lines};
 use super::start::bin_dir;
+use super::tree::{Part, Shape, Tier};
 
 /// How long the node may take to end its workloads: many of them with a long grace each.
 const DRAIN_SECONDS_MAX: u64 = 300;
@@ -28,21 +29,29 @@ pub(crate) fn down(ui: Ui, global: &Global, args: &DownArgs) -> Result<(), Error
         ui.note("there is no site here, so nothing to stop");
         return Ok(());
     };
+    let tree = site.facts()?.map_or_else(Shape::one, |facts| facts.tree);
     let mut running = Vec::new();
-    for tier in Tier::ALL.into_iter().rev() {
-        running.push((tier, Identity::running(&site.file(tier, "pid"))?));
+    for part in tree.parts().into_iter().rev() {
+        let process = Identity::running(&site.file(&part, "pid"))?;
+        running.push((part, process));
     }
-    // It ends the node as well.
-    let drained = if args.keep_workloads { Ok(()) } else { drain(ui, &site, args) };
-    for (tier, process) in running {
+    // It ends the nodes as well.
+    let mut drained = Ok(());
+    if !args.keep_workloads {
+        ui.note("ending workloads");
+        for (part, _) in running.iter().filter(|(part, _)| part.tier == Tier::Node) {
+            // What one cannot end keeps no other from ending.
+            drained = drained.and(drain(&site, part, args));
+        }
+    }
+    for (part, process) in running {
         let how = match process.map(|process| process.stop()).transpose()? {
             Some(true) => "stopped",
             Some(false) => "did not end by itself and was killed",
             None => "was not running",
         };
-        ui.note(&format!("{:15} {how}", tier.program()));
-        let file = site.file(tier, "pid");
-        for file in [file, site.file(tier, "ready")] {
+        ui.note(&format!("{:15} {how}", part.title()));
+        for file in [site.file(&part, "pid"), site.file(&part, "ready")] {
             match std::fs::remove_file(&file) {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                     return Err(Error::io("remove", file, error));
@@ -55,14 +64,13 @@ pub(crate) fn down(ui: Ui, global: &Global, args: &DownArgs) -> Result<(), Error
     if args.purge { purge(ui, global, site) } else { Ok(()) }
 }
 
-fn drain(ui: Ui, site: &Site, args: &DownArgs) -> Result<(), Error> {
-    let config = site.file(Tier::Node, "toml");
+fn drain(site: &Site, part: &Part, args: &DownArgs) -> Result<(), Error> {
+    let config = site.file(part, "toml");
     if !config.exists() {
         return Ok(());
     }
-    ui.note("ending workloads");
-    let program = bin_dir(args.bin_dir.as_deref())?.join(Tier::Node.program());
-    let log = site.file(Tier::Node, "log");
+    let program = bin_dir(args.bin_dir.as_deref())?.join(part.tier.program());
+    let log = site.file(part, "log");
     let from = log.metadata().map_or(0, |meta| meta.len());
     let failed = |error| Error::io("open", &log, error);
     let out = std::fs::File::options().create(true).append(true).open(&log).map_err(failed)?;
@@ -90,7 +98,8 @@ fn drain(ui: Ui, site: &Site, args: &DownArgs) -> Result<(), Error> {
         }
     };
     Err(Error::Failed(format!(
-        "the node could not end its workloads ({why}); some may still run; the end of {}:{}",
+        "{} could not end its workloads ({why}); some may still run; the end of {}:{}",
+        part.title(),
         log.display(),
         last_lines(&log, from)
     )))
