@@ -9,7 +9,7 @@ use marram_protocol::id::{ChildId, InstanceId};
 use marram_protocol::port::Transport;
 use marram_protocol::v1::{
     ChildKind, ECHOES_MAX, Generation, Hello, InstanceStatus, Kin, RESOURCE_KINDS, Resources,
-    SUMMARY_LIST_MAX, Summary, Telemetry,
+    SUMMARY_LIST_MAX, ServiceSpec, Summary, Telemetry,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -43,6 +43,8 @@ pub struct Child {
     reserved: Reserved,
     /// All instances placed there, over or not.
     pub(crate) placed: BTreeSet<InstanceId>,
+    /// Placed elsewhere, and to end here once they run there.
+    pub(crate) leaving: BTreeSet<InstanceId>,
     /// Host ports held there, and by how many.
     ports: BTreeMap<(Transport, u16), u32>,
     /// Alive there and not placed there by this tier: known from an earlier life.
@@ -180,6 +182,7 @@ impl Child {
             seen_unix_ms: 0,
             reserved: Reserved::default(),
             placed: BTreeSet::new(),
+            leaving: BTreeSet::new(),
             ports: BTreeMap::new(),
             strays: BTreeSet::new(),
             cordoned: false,
@@ -284,11 +287,20 @@ impl Child {
         self.placed.insert(id);
         self.strays.remove(&id);
         if instance.holds() {
-            let spec = &instance.workload.spec;
-            self.reserved.apply(spec.resources, u64::saturating_add);
-            for port in &spec.ports {
-                *self.ports.entry((port.transport, port.host)).or_default() += 1;
-            }
+            self.reserve(&instance.workload.spec);
+        }
+    }
+
+    /// Books an instance that leaves the child, until its copy there may end.
+    pub(crate) fn hold_leaving(&mut self, instance: &Instance) {
+        self.leaving.insert(instance.workload.instance);
+        self.reserve(&instance.workload.spec);
+    }
+
+    fn reserve(&mut self, spec: &ServiceSpec) {
+        self.reserved.apply(spec.resources, u64::saturating_add);
+        for port in &spec.ports {
+            *self.ports.entry((port.transport, port.host)).or_default() += 1;
         }
     }
 
@@ -296,14 +308,23 @@ impl Child {
     pub(crate) fn release(&mut self, instance: &Instance) {
         self.placed.remove(&instance.workload.instance);
         if instance.holds() {
-            let spec = &instance.workload.spec;
-            self.reserved.apply(spec.resources, u64::saturating_sub);
-            for port in &spec.ports {
-                let key = (port.transport, port.host);
-                match self.ports.get_mut(&key) {
-                    Some(count) if *count > 1 => *count -= 1,
-                    _ => drop(self.ports.remove(&key)),
-                }
+            self.unreserve(&instance.workload.spec);
+        }
+    }
+
+    /// Undoes [`Child::hold_leaving`].
+    pub(crate) fn release_leaving(&mut self, instance: &Instance) {
+        self.leaving.remove(&instance.workload.instance);
+        self.unreserve(&instance.workload.spec);
+    }
+
+    fn unreserve(&mut self, spec: &ServiceSpec) {
+        self.reserved.apply(spec.resources, u64::saturating_sub);
+        for port in &spec.ports {
+            let key = (port.transport, port.host);
+            match self.ports.get_mut(&key) {
+                Some(count) if *count > 1 => *count -= 1,
+                _ => drop(self.ports.remove(&key)),
             }
         }
     }
@@ -331,9 +352,14 @@ impl Child {
         self.draining
     }
 
+    /// Whether nothing of this tier is there.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.placed.is_empty() && self.leaving.is_empty()
+    }
+
     /// Whether nothing is lost if it is forgotten.
     pub(crate) fn is_forgettable(&self) -> bool {
-        self.link.is_none() && self.placed.is_empty() && !self.cordoned
+        self.link.is_none() && self.is_empty() && !self.cordoned
     }
 
     /// Number of instances placed there.

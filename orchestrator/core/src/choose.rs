@@ -95,12 +95,13 @@ impl Tier {
         }
     }
 
-    fn place_on(&mut self, id: InstanceId, child: ChildId, now: Now) {
+    pub(crate) fn place_on(&mut self, id: InstanceId, child: ChildId, now: Now) {
         let kind = self.children.get(&child).map_or(ChildKind::Node, |c| c.kind);
         let why = self.leave_lost(id);
         self.account(id, |instance| {
             instance.placed = Some(child);
             instance.handed_back = false;
+            instance.stays = None;
             instance.retry_at_ms = None;
             instance.set_state(scheduled(kind), &why, now);
         });
@@ -123,7 +124,7 @@ impl Tier {
         self.place(id, now);
     }
 
-    fn choose<'a>(
+    pub(crate) fn choose<'a>(
         &self,
         id: InstanceId,
         instance: &Instance,
@@ -156,6 +157,9 @@ impl Tier {
         let handed_back = self.reporting.is_up() && !is_lost;
         let state = if handed_back { InstanceState::Refused } else { InstanceState::Unplaceable };
         let why = self.explain(id);
+        if self.abort_move(id, &why) {
+            return;
+        }
         let known = self.instances.get(&id).is_some_and(|i| i.handed_back == handed_back);
         if !known {
             self.notes.dirty.insert(Key::Instance(id));
@@ -177,7 +181,7 @@ impl Tier {
     }
 
     /// Why no child takes the instance, child by child.
-    fn explain(&self, id: InstanceId) -> String {
+    pub(crate) fn explain(&self, id: InstanceId) -> String {
         let Some(instance) = self.instances.get(&id) else { return String::new() };
         if self.children.is_empty() {
             return "there is no child to run it on".into();
@@ -246,7 +250,7 @@ impl<'a> Sieve<'a> {
         let offer = child.offer.as_ref()?;
         let candidate = candidate(offer, child);
         let passes = marram_placement::fits(demand, &candidate)
-            && self.instance.placed != Some(child.id)
+            && !self.instance.is_at(child.id)
             && self.is_able(&offer.ability)
             && !self.instance.tried.contains_key(&child.id)
             && is_allowed(child, self.instance)
@@ -280,7 +284,7 @@ fn misfit(child: &Child, instance: &Instance) -> Option<Misfit> {
         let known = child.link.as_ref().is_some_and(|link| link.complete);
         return Some(if known { Misfit::Cordoned } else { Misfit::Silent });
     };
-    if instance.placed == Some(child.id) {
+    if instance.is_at(child.id) {
         return Some(Misfit::There);
     }
     if instance.tried.contains_key(&child.id) {

@@ -234,6 +234,9 @@ impl Tier {
     fn one_observed(&mut self, by: ChildId, held: Option<u64>, status: InstanceStatus, now: Now) {
         let id = status.instance;
         let Some(instance) = self.instances.get(&id).filter(|i| i.placed == Some(by)) else {
+            if self.instances.get(&id).is_some_and(|i| i.leaving() == Some(by)) {
+                return self.leaving_observed(by, held.unwrap_or_default(), status, now);
+            }
             if !self.take_back(by, &status) {
                 self.stray(by, held.is_none(), &status);
             }
@@ -245,11 +248,13 @@ impl Tier {
         match status.state {
             InstanceState::Undeployed => {
                 // If it is wanted again by now, the child has been told and will start it.
-                if instance.removing {
-                    self.gone(id, now);
+                if instance.removing || instance.stopping {
+                    self.ended_on(id, by, now);
                 }
             }
-            InstanceState::Refused if instance.removing => self.gone(id, now),
+            InstanceState::Refused if instance.removing || instance.stopping => {
+                self.ended_on(id, by, now);
+            }
             InstanceState::Refused if status.revision == instance.workload.revision => {
                 self.refused(id, by, &status.detail, now);
             }
@@ -268,6 +273,11 @@ impl Tier {
                 });
                 self.notes.changed.insert(id);
                 self.judge_lost(by, id, now);
+                if matches!(state, InstanceState::Running | InstanceState::Completed) {
+                    self.finish_move(id, now);
+                } else if state == InstanceState::Dead {
+                    self.abort_move(id, "it is given up where it was moved to");
+                }
             }
         }
     }
@@ -295,21 +305,22 @@ impl Tier {
         let named = std::mem::take(&mut link.snapshot);
         child.note_offer(&mut self.abilities);
         child.strays.retain(|stray| named.contains(stray));
-        let placed: Vec<InstanceId> = child.placed.iter().copied().collect();
+        let placed: Vec<InstanceId> = child.placed.union(&child.leaving).copied().collect();
         self.notes.changed.extend(&placed);
         self.notes.wake.insert(id);
         // What was to be removed and is not there was never there or is gone.
         for instance in placed.into_iter().filter(|i| !named.contains(i)) {
-            if self.instances.get(&instance).is_some_and(|i| i.removing && i.told <= held) {
-                self.gone(instance, now);
+            let ended = |i: &Instance| (i.removing || i.stopping) && i.told_to(id) <= held;
+            if self.instances.get(&instance).is_some_and(ended) {
+                self.ended_on(instance, id, now);
             }
         }
         self.returned(id);
     }
 
     fn desired_of(&self, id: ChildId) -> impl Iterator<Item = &Instance> {
-        let placed = self.children.get(&id).into_iter().flat_map(|c| &c.placed);
-        placed.filter_map(|i| self.instances.get(i)).filter(|i| !i.removing)
+        let here = self.children.get(&id).into_iter().flat_map(|c| c.placed.union(&c.leaving));
+        here.filter_map(|i| self.instances.get(i)).filter(move |i| i.is_desired_on(id))
     }
 
     fn send_manifest(&mut self, id: ChildId) {
@@ -333,10 +344,9 @@ impl Tier {
         }
         // Each once, and no more than a child of this version asks for at a time.
         let asked: BTreeSet<&InstanceId> = instances.iter().take(FETCH_MAX).collect();
-        let wanted = |i: &&InstanceId| child.placed.contains(i);
-        let asked = asked.into_iter().filter(wanted).filter_map(|i| self.instances.get(i));
+        let asked = asked.into_iter().filter_map(|i| self.instances.get(i));
         let workloads: Vec<Workload> =
-            asked.filter(|i| !i.removing).map(|i| i.workload.clone()).collect();
+            asked.filter(|i| i.is_desired_on(id)).map(|i| i.workload.clone()).collect();
         for workloads in batches(workloads) {
             self.notes.sends.push(Effect::ToChild(id, Down::Specs { generation, workloads }));
         }
@@ -345,9 +355,7 @@ impl Tier {
     /// One change for each child whose desired state is other than before.
     pub(crate) fn retell_children(&mut self) {
         for (id, instances) in std::mem::take(&mut self.notes.retold) {
-            let wanted = |i: &InstanceId| {
-                self.instances.get(i).filter(|i| i.placed == Some(id) && !i.removing)
-            };
+            let wanted = |i: &InstanceId| self.instances.get(i).filter(|i| i.is_desired_on(id));
             let removes = instances.iter().filter(|i| wanted(i).is_none()).copied().collect();
             let upserts = instances.iter().filter_map(wanted).map(|i| i.workload.clone());
             let removes: Vec<InstanceId> = removes;
@@ -372,10 +380,8 @@ impl Tier {
             }
             let number = child.number;
             for instance in instances {
-                if let Some(instance) = self.instances.get_mut(&instance)
-                    && instance.placed == Some(id)
-                {
-                    instance.told = number;
+                if let Some(instance) = self.instances.get_mut(&instance) {
+                    instance.note_told(id, number);
                 }
             }
             self.notes.dirty.insert(Key::Child(id));

@@ -1,6 +1,7 @@
 //! What a tier knows of one instance.
 
 use crate::Now;
+use crate::movement::Leaving;
 use marram_protocol::id::ChildId;
 use marram_protocol::state::InstanceState;
 use marram_protocol::v1::{InstanceStatus, Workload};
@@ -35,6 +36,12 @@ pub struct Instance {
     pub(crate) lost: Option<String>,
     /// The child that it was taken over from, until it runs elsewhere or that child returns.
     pub(crate) lost_with: Option<ChildId>,
+    /// The copy on the child that it leaves, until it runs where it is placed.
+    pub(crate) leaving: Option<Leaving>,
+    /// It ends where it is placed, to be placed elsewhere.
+    pub(crate) stopping: bool,
+    /// Why it is not moved away, though it should.
+    pub(crate) stays: Option<String>,
 }
 
 impl Instance {
@@ -54,6 +61,9 @@ impl Instance {
             retries: 0,
             lost: None,
             lost_with: None,
+            leaving: None,
+            stopping: false,
+            stays: None,
         }
     }
 
@@ -95,6 +105,38 @@ impl Instance {
     /// Whether resources of the child it is placed on are held for it.
     pub(crate) fn holds(&self) -> bool {
         self.placed.is_some() && !self.status.state.is_over()
+    }
+
+    /// Whether the child is told to run it.
+    pub(crate) fn is_desired_on(&self, child: ChildId) -> bool {
+        let placed = self.placed == Some(child) && !self.stopping;
+        !self.removing && (placed || self.leaving() == Some(child))
+    }
+
+    /// Number of the generation under which the child was last told of it.
+    pub(crate) fn told_to(&self, child: ChildId) -> u64 {
+        let leaving = self.leaving.as_ref().filter(|leaving| leaving.from == child);
+        leaving.map_or(self.told, |leaving| leaving.told)
+    }
+
+    /// The child is told of it under this number.
+    pub(crate) fn note_told(&mut self, child: ChildId, number: u64) {
+        match &mut self.leaving {
+            Some(leaving) if leaving.from == child => leaving.told = number,
+            _ if self.placed == Some(child) => self.told = number,
+            _ => {}
+        }
+    }
+
+    /// Whether a copy of it is or may be on the child.
+    pub(crate) fn is_at(&self, child: ChildId) -> bool {
+        self.placed == Some(child) || self.leaving() == Some(child)
+    }
+
+    /// The child that it leaves, while it is moved and until it runs where it is placed. What
+    /// it needs is held on both.
+    pub fn leaving(&self) -> Option<ChildId> {
+        self.leaving.as_ref().map(|leaving| leaving.from)
     }
 
     /// What is desired.

@@ -31,15 +31,18 @@ mod downward;
 mod instance;
 mod kin;
 mod loss;
+mod movement;
 mod operate;
 mod peers;
 mod records;
+mod restore;
 mod tier;
 mod upward;
 
 pub use child::Child;
 pub use instance::Instance;
 pub use loss::{FORGET_MS, GRACE_MS};
+pub use movement::MOVES_MAX;
 pub use records::RecordError;
 pub use tier::{Tier, TierError};
 

@@ -203,9 +203,12 @@ impl Tier {
         let due: Vec<InstanceId> = child.placed.iter().filter(is_due).take(most).copied().collect();
         let why = format!("removed; {} is silent and stops it when it returns", child.name);
         for instance in &due {
-            match self.instances.get(instance).is_some_and(Instance::is_removing) {
-                true => self.gone_since(*instance, &why, now),
-                false => self.lose(*instance, now),
+            match self.instances.get(instance) {
+                Some(i) if i.removing && i.leaving.is_none() => {
+                    self.gone_since(*instance, &why, now);
+                }
+                Some(i) if i.removing => self.ended_on(*instance, id, now),
+                _ => self.lose(*instance, now),
             }
         }
         self.watch(id);
@@ -215,6 +218,10 @@ impl Tier {
     /// The instance is lost where it is: a place elsewhere is looked for, now and whenever one
     /// may have come up.
     pub(crate) fn lose(&mut self, id: InstanceId, now: Now) {
+        // Where it comes from it still is, or is lost as well.
+        if self.abort_move(id, "where it was moved to it was lost") {
+            return;
+        }
         let Some(instance) = self.instances.get_mut(&id) else { return };
         instance.lost = Some(String::new());
         instance.tried.clear();
@@ -239,8 +246,10 @@ impl Tier {
         let Some(from) = instance.placed.filter(|_| instance.lost.is_some()) else {
             return String::new();
         };
+        self.forget_move(id);
         self.account(id, |instance| {
             instance.placed = None;
+            instance.stopping = false;
             instance.lost = None;
             instance.lost_with = Some(from);
         });
@@ -375,23 +384,31 @@ impl Tier {
         self.unwatch(id);
         let Some(child) = self.children.get(&id) else { return };
         let (name, placed) = (child.name.clone(), child.placed.clone());
+        let leaving = child.leaving.clone();
         let after = child.number.saturating_add(1);
         for instance in placed {
             if self.instances.get(&instance).is_some_and(Instance::is_removing) {
-                self.gone(instance, now);
+                self.ended_on(instance, id, now);
                 continue;
             }
+            let why = format!("{name} was forgotten");
+            if self.abort_move(instance, &why) {
+                continue;
+            }
+            self.forget_move(instance);
             self.account(instance, |instance| {
                 instance.placed = None;
+                instance.stopping = false;
                 instance.found();
                 instance.tried.clear();
                 instance.retry_at_ms = Some(now.mono_ms);
-                let why = format!("{name} was forgotten");
                 instance.set_state(InstanceState::Requested, &why, now);
             });
             self.notes.dirty.insert(Key::Instance(instance));
             self.notes.changed.insert(instance);
         }
+        leaving.into_iter().for_each(|instance| self.finish_move(instance, now));
+        self.end_drain(id);
         self.children.remove(&id);
         self.first_number = self.first_number.max(after);
         self.notes.retold.remove(&id);

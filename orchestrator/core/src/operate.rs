@@ -163,9 +163,9 @@ impl Tier {
         };
         let id = child.id;
         match verb {
-            Verb::Cordon => self.shut(id, true, false),
-            Verb::Uncordon => self.shut(id, false, false),
-            Verb::Drain => self.shut(id, true, true),
+            Verb::Cordon => self.shut(id, true, false, now),
+            Verb::Uncordon => self.shut(id, false, false, now),
+            Verb::Drain => self.shut(id, true, true, now),
             Verb::Forget if child.is_connected() => {
                 let why = format!("{} is connected: it would come back at once", child.name);
                 return OperationEnd::Refused(why);
@@ -180,7 +180,7 @@ impl Tier {
     }
 
     /// Closes a child for new work or opens it again; one that is drained is emptied too.
-    fn shut(&mut self, id: ChildId, cordoned: bool, draining: bool) {
+    fn shut(&mut self, id: ChildId, cordoned: bool, draining: bool, now: Now) {
         let Some(child) = self.children.get_mut(&id) else { return };
         if (child.cordoned, child.draining) == (cordoned, draining) {
             return;
@@ -192,6 +192,10 @@ impl Tier {
         self.reporting.summary_stale = true;
         self.deck.stale = true;
         self.watch(id);
+        match draining {
+            true => self.movements.note_drain(id, now),
+            false => self.end_drain(id),
+        }
     }
 
     /// Does what is wanted of the tier as a whole.

@@ -90,6 +90,8 @@ pub(crate) struct InstanceRecord {
     pub(crate) placed: Option<ChildId>,
     pub(crate) removing: bool,
     pub(crate) handed_back: bool,
+    pub(crate) leaving: Option<ChildId>,
+    pub(crate) stopping: bool,
 }
 
 impl Key {
@@ -148,6 +150,8 @@ impl From<&Instance> for InstanceRecord {
             placed: instance.placed,
             removing: instance.removing,
             handed_back: instance.handed_back,
+            leaving: instance.leaving(),
+            stopping: instance.stopping,
         }
     }
 }

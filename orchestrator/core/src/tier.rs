@@ -8,11 +8,12 @@ use crate::child::{Abilities, Child};
 use crate::instance::Instance;
 use crate::kin::Above;
 use crate::loss::Losses;
+use crate::movement::Movements;
 use crate::operate::{Asker, Operations};
 use crate::peers::PeerBooks;
-use crate::records::{self, ChildRecord, InstanceRecord, Key, Record, TierRecord};
+use crate::records::{self, ChildRecord, InstanceRecord, Key, TierRecord};
 use crate::upward::Reporting;
-use crate::{Effect, Identity, Input, Now, RecordError, WORKLOAD_BYTES_MAX};
+use crate::{Effect, Identity, Input, Now, WORKLOAD_BYTES_MAX};
 use marram_placement::{BEST_FIT, Policy};
 use marram_protocol::CLUSTER_INSTANCES_MAX;
 use marram_protocol::desired::Desired;
@@ -22,9 +23,6 @@ use marram_protocol::v1::{
     ChildKind, Generation, InstanceStatus, Kin, NodeRef, Workload, WorkloadUsage,
 };
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-
-/// Detail of what was handed back in an earlier life.
-const HANDED_BACK: &str = "found no place here before the last start";
 
 /// Why a workload cannot be taken at all.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -54,6 +52,7 @@ pub struct Tier {
     pub(crate) reporting: Reporting,
     pub(crate) peers: PeerBooks,
     pub(crate) losses: Losses,
+    pub(crate) movements: Movements,
     pub(crate) operations: Operations,
     /// It takes nothing new, by an operator's wish.
     pub(crate) cordoned: bool,
@@ -62,7 +61,7 @@ pub struct Tier {
     pub(crate) above: Above,
     pub(crate) deck: Deck,
     pub(crate) notes: Notes,
-    effects: VecDeque<Effect>,
+    pub(crate) effects: VecDeque<Effect>,
 }
 
 /// What follows from an input, not yet in order.
@@ -93,6 +92,7 @@ impl Tier {
     pub fn new(identity: Identity, is_root: bool, epoch: u64) -> Self {
         let mut tier = Self {
             losses: Losses::default(),
+            movements: Movements::default(),
             operations: Operations::new(identity.incarnation),
             cordoned: false,
             first_number: 0,
@@ -113,98 +113,6 @@ impl Tier {
         tier.notes.dirty.insert(Key::Epoch);
         tier.flush(Now::default());
         tier
-    }
-
-    /// A tier from what it has persisted; `new_epoch` is used if that is nothing.
-    pub fn restore(
-        identity: Identity,
-        is_root: bool,
-        new_epoch: u64,
-        records: impl IntoIterator<Item = (Vec<u8>, Vec<u8>)>,
-        now: Now,
-    ) -> Result<Self, RecordError> {
-        let mut tier = Self::new(identity, is_root, new_epoch);
-        tier.losses.start(now);
-        let mut generation = Generation::default();
-        for (key, value) in records {
-            match records::decode(&key, &value)? {
-                (_, Record::Epoch(epoch)) => {
-                    tier.epoch = epoch;
-                    tier.effects.clear();
-                }
-                (_, Record::Parent(held)) => generation = held,
-                (_, Record::Kin(kin)) => tier.above.kin = *kin,
-                (_, Record::Tier(record)) => {
-                    (tier.cordoned, tier.first_number) = (record.cordoned, record.first_number);
-                }
-                (Key::Child(id), Record::Child(record)) => tier.restore_child(id, record, now),
-                (Key::Instance(id), Record::Instance(record)) => {
-                    tier.restore_instance(id, *record, now);
-                }
-                (
-                    Key::Epoch
-                    | Key::Tier
-                    | Key::Parent
-                    | Key::Kin
-                    | Key::Child(_)
-                    | Key::Instance(_),
-                    _,
-                ) => return Err(RecordError::Key(key)),
-            }
-        }
-        tier.link_restored(generation, now);
-        Ok(tier)
-    }
-
-    fn restore_child(&mut self, id: ChildId, record: ChildRecord, now: Now) {
-        let mut child = Child::new(id, record.name, record.kind);
-        child.number = record.number;
-        child.cordoned = record.cordoned;
-        child.draining = record.draining;
-        child.silent_since_ms = Some(now.mono_ms);
-        child.site = record.site;
-        self.children.insert(id, child);
-    }
-
-    fn restore_instance(&mut self, id: InstanceId, record: InstanceRecord, now: Now) {
-        let mut instance = Instance::new(record.workload, now);
-        instance.placed = record.placed;
-        instance.removing = record.removing;
-        instance.handed_back = record.handed_back;
-        match (record.placed, record.handed_back) {
-            (Some(_), _) => {}
-            (None, false) => instance.retry_at_ms = Some(now.mono_ms),
-            (None, true) => instance.set_state(InstanceState::Refused, HANDED_BACK, now),
-        }
-        self.instances.insert(id, instance);
-    }
-
-    /// Records come in any order; what refers to others is put together at the end.
-    fn link_restored(&mut self, generation: Generation, now: Now) {
-        let ids: Vec<InstanceId> = self.instances.keys().copied().collect();
-        for id in ids {
-            let Some(instance) = self.instances.get_mut(&id) else { continue };
-            let child = instance.placed.and_then(|child| self.children.get_mut(&child));
-            match child {
-                Some(child) => {
-                    instance.status.state = scheduled(child.kind);
-                    instance.told = child.number;
-                    child.hold(instance);
-                }
-                None if instance.placed.is_some() => {
-                    // Not reached with records of one tier: with a child that is forgotten all
-                    // that was placed there gets another record in the same write.
-                    instance.placed = None;
-                    instance.retry_at_ms = Some(now.mono_ms);
-                }
-                None => {}
-            }
-        }
-        self.children.keys().copied().collect::<Vec<_>>().into_iter().for_each(|c| self.watch(c));
-        if let Some(desired) = &mut self.desired {
-            let wanted = self.instances.values().filter(|i| !i.removing);
-            *desired = Desired::restore(generation, wanted.map(|i| i.workload.clone()).collect());
-        }
     }
 
     /// Whether `workload` could be deployed by an operator; touches nothing.
@@ -249,6 +157,7 @@ impl Tier {
     pub fn handle_timeout(&mut self, now: Now) {
         self.tick(now);
         self.lose_due(now);
+        self.move_due(now);
         self.expire_operations(now);
         self.retry_due(now);
         self.flush(now);
@@ -263,7 +172,13 @@ impl Tier {
     pub fn poll_timeout(&self) -> Option<u64> {
         let retries = self.instances.values().filter_map(|i| i.retry_at_ms).min();
         let cards = self.deck.due_ms().filter(|_| self.reporting.is_up());
-        let own = [self.losses.due_ms(), self.operations.due_ms(), self.peers.due_ms(), cards];
+        let own = [
+            self.losses.due_ms(),
+            self.movements.due_ms(),
+            self.operations.due_ms(),
+            self.peers.due_ms(),
+            cards,
+        ];
         let due = [retries, self.reporting.due_ms()].into_iter().chain(own);
         due.flatten().min()
     }
@@ -302,7 +217,7 @@ impl Tier {
                 let kind = self.children.get(&child).map_or(ChildKind::Node, |c| c.kind);
                 self.set_state(id, scheduled(kind), "told of a new revision", now);
                 self.notes.wake.insert(child);
-                self.notes.retold.entry(child).or_default().insert(id);
+                self.retell(id);
             }
             None => self.place(id, now),
         }
@@ -311,13 +226,23 @@ impl Tier {
     /// Wants an instance gone: at once if no child has it, else when the child says so.
     pub(crate) fn remove(&mut self, id: InstanceId, now: Now) {
         let Some(instance) = self.instances.get_mut(&id) else { return };
-        let Some(child) = instance.placed else { return self.gone(id, now) };
+        if instance.placed.is_none() {
+            return self.gone(id, now);
+        }
         instance.removing = true;
         instance.found();
         self.watch_instance(id);
         self.notes.dirty.insert(Key::Instance(id));
         self.notes.changed.insert(id);
-        self.notes.retold.entry(child).or_default().insert(id);
+        self.retell(id);
+    }
+
+    /// All children that have the instance hear what is desired of it now.
+    fn retell(&mut self, id: InstanceId) {
+        let Some(instance) = self.instances.get(&id) else { return };
+        for child in instance.placed.into_iter().chain(instance.leaving()) {
+            self.notes.retold.entry(child).or_default().insert(id);
+        }
     }
 
     /// Nothing of the instance is left anywhere.
@@ -329,7 +254,11 @@ impl Tier {
     pub(crate) fn gone_since(&mut self, id: InstanceId, why: &str, now: Now) {
         let child = self.instances.get(&id).and_then(|instance| instance.placed);
         self.notes.wake.extend(child);
-        self.account(id, |instance| instance.placed = None);
+        self.account(id, |instance| {
+            instance.placed = None;
+            instance.leaving = None;
+        });
+        self.forget_move(id);
         let Some(mut instance) = self.instances.remove(&id) else { return };
         instance.set_state(InstanceState::Undeployed, why, now);
         self.notes.farewells.push(instance.status);
@@ -345,9 +274,15 @@ impl Tier {
         if let Some(child) = before.and_then(|c| self.children.get_mut(&c)) {
             child.release(instance);
         }
+        if let Some(child) = instance.leaving().and_then(|c| self.children.get_mut(&c)) {
+            child.release_leaving(instance);
+        }
         change(instance);
         if let Some(child) = instance.placed.and_then(|c| self.children.get_mut(&c)) {
             child.hold(instance);
+        }
+        if let Some(child) = instance.leaving().and_then(|c| self.children.get_mut(&c)) {
+            child.hold_leaving(instance);
         }
         self.reporting.summary_stale = true;
         self.watch_instance(id);
@@ -406,8 +341,8 @@ impl Tier {
     /// can say.
     pub fn status(&self, id: InstanceId) -> Option<InstanceStatus> {
         let instance = self.instances.get(&id)?;
-        let mut status = instance.status.clone();
-        let Some(child) = instance.placed.and_then(|child| self.children.get(&child)) else {
+        let (shown, mut status) = self.shown_copy(instance);
+        let Some(child) = shown.and_then(|child| self.children.get(&child)) else {
             return Some(status);
         };
         if child.kind == ChildKind::Node {

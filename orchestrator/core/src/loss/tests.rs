@@ -3,16 +3,18 @@
 use super::*;
 use crate::tier::tests::{at, child, effects, hello, instance, root, snapshot, summary, workload};
 use crate::{Effect, Input};
-use marram_protocol::v1::{OperationId, Scope, Up, Verb, Workload};
+use marram_protocol::v1::{MovePolicy, OperationId, Scope, Up, Verb, Workload};
 use proptest::prelude::*;
 
 #[derive(Debug, Clone, Copy)]
 enum Step {
-    Want(u32, u32, Option<u32>),
+    Want(u32, u32, Option<u32>, MovePolicy),
     Unwant(u32),
     Come(u32, bool),
     Go(u32),
     Say(u32, InstanceState),
+    /// Of the copy that it leaves behind.
+    SayOld(u32, InstanceState),
     Operate(u32, Verb),
     Wait(u64),
 }
@@ -33,25 +35,32 @@ fn step() -> impl Strategy<Value = Step> {
         InstanceState::Undeployed,
         InstanceState::Unknown,
     ];
-    let verbs = [Verb::Cordon, Verb::Uncordon, Verb::Drain, Verb::Forget];
+    let movements = [MovePolicy::Never, MovePolicy::StopFirst, MovePolicy::StartFirst];
+    let verbs = [Verb::Cordon, Verb::Uncordon, Verb::Drain, Verb::Drain, Verb::Forget];
     let waits = vec![0, 1_000, 30_000, 61_000, 100_000, 300_000, 900_000];
     prop_oneof![
-        3 => (0..8u32, 1..8u32, prop::option::weighted(0.8, 0..400u32))
-            .prop_map(|(number, size, patience)| Step::Want(number, size * 100, patience)),
+        3 => (0..8u32, 1..5u32, prop::option::weighted(0.8, 0..400u32), 0..6usize)
+            .prop_map(move |(number, size, patience, movement)| {
+                let movement = movements[movement.min(2)];
+                Step::Want(number, size * 100, patience, movement)
+            }),
         2 => (0..8u32).prop_map(Step::Unwant),
         3 => (0..4u32, any::<bool>()).prop_map(|(by, tells)| Step::Come(by, tells)),
         2 => (0..4u32).prop_map(Step::Go),
         5 => (0..8u32, prop::sample::select(said.to_vec()))
             .prop_map(|(number, state)| Step::Say(number, state)),
-        1 => (0..4u32, prop::sample::select(verbs.to_vec()))
+        1 => (0..8u32, prop::sample::select(said.to_vec()))
+            .prop_map(|(number, state)| Step::SayOld(number, state)),
+        2 => (0..4u32, prop::sample::select(verbs.to_vec()))
             .prop_map(|(by, verb)| Step::Operate(by, verb)),
         3 => prop::sample::select(waits).prop_map(Step::Wait),
     ]
 }
 
-fn wanted(number: u32, memory_mib: u32, patience: Option<u32>) -> Workload {
+fn wanted(number: u32, memory_mib: u32, patience: Option<u32>, movement: MovePolicy) -> Workload {
     let mut workload = workload(number, memory_mib);
     workload.spec.patience.node_s = patience;
+    workload.spec.movement = movement;
     workload
 }
 
@@ -64,8 +73,8 @@ impl Story {
     fn act(&mut self, step: Step) {
         let now = at(self.now_ms);
         match step {
-            Step::Want(number, size, patience) => {
-                let upserts = vec![wanted(number, size, patience)];
+            Step::Want(number, size, patience, movement) => {
+                let upserts = vec![wanted(number, size, patience, movement)];
                 self.tier.handle(now, Input::Apply { upserts, removes: Vec::new() });
             }
             Step::Unwant(number) => self.tier.handle(now, Input::Remove(instance(number))),
@@ -73,7 +82,10 @@ impl Story {
                 let known = self.tier.children.get(&child(by)).map_or(0, |c| c.number);
                 // What it ran when it was last heard of, and what was taken over from it.
                 let there = self.tier.children.get(&child(by));
-                let there = there.map(|c| c.placed.union(&c.surplus).copied().collect::<Vec<_>>());
+                let there = there.map(|c| {
+                    let placed = c.placed.union(&c.surplus).copied();
+                    placed.chain(c.leaving.iter().copied()).collect::<Vec<_>>()
+                });
                 let greeting = Up::Hello(hello(by, summary(1000)));
                 self.tier.handle(now, Input::Child(child(by), greeting));
                 let status = |id: InstanceId| {
@@ -87,7 +99,14 @@ impl Story {
                 }
             }
             Step::Go(by) => self.tier.handle(now, Input::ChildGone(child(by), None)),
-            Step::Say(number, state) => self.say(number, state),
+            Step::Say(number, state) => {
+                let placed = self.tier.instances.get(&instance(number)).and_then(|i| i.placed);
+                self.say(placed, number, state);
+            }
+            Step::SayOld(number, state) => {
+                let left = self.tier.instances.get(&instance(number)).and_then(|i| i.leaving());
+                self.say(left, number, state);
+            }
             Step::Operate(by, verb) => {
                 let name = child(by).to_string();
                 let (cluster, operation) = (self.tier.identity.id, OperationId(1));
@@ -99,21 +118,21 @@ impl Story {
         effects(&mut self.tier);
     }
 
-    fn say(&mut self, number: u32, state: InstanceState) {
-        let placed = self.tier.instances.get(&instance(number)).and_then(|i| i.placed);
-        let Some(by) = placed.filter(|by| self.tier.children[by].is_connected()) else { return };
+    fn say(&mut self, by: Option<ChildId>, number: u32, state: InstanceState) {
+        let Some(by) = by.filter(|by| self.tier.children[by].is_connected()) else { return };
         let input = crate::tier::tests::word(&self.tier, by, number, state);
         self.tier.handle(at(self.now_ms), input);
     }
 
     fn wait(&mut self, ms: u64) {
         let end_ms = self.now_ms + ms;
+        let mut turns = 0;
         while let Some(due) = self.tier.poll_timeout().filter(|due| *due <= end_ms) {
+            turns = if due > self.now_ms { 0 } else { turns + 1 };
+            assert!(turns < 20, "it spins");
             self.now_ms = self.now_ms.max(due);
             self.tier.handle_timeout(at(self.now_ms));
             effects(&mut self.tier);
-            let next = self.tier.poll_timeout();
-            assert!(next.is_none_or(|next| next > self.now_ms), "it spins");
         }
         self.now_ms = end_ms;
     }
@@ -122,8 +141,13 @@ impl Story {
         let tier = &self.tier;
         for child in tier.children.values() {
             let here = || tier.instances.values().filter(|i| i.placed == Some(child.id));
-            let held: u32 =
-                here().filter(|i| i.holds()).map(|i| i.workload.spec.resources.memory_mib).sum();
+            let left = || tier.instances.values().filter(|i| i.leaving() == Some(child.id));
+            let holding = here().filter(|i| i.holds()).chain(left());
+            let held: u32 = holding.map(|i| i.workload.spec.resources.memory_mib).sum();
+            let leaving: BTreeSet<InstanceId> = left().map(|i| i.workload.instance).collect();
+            assert_eq!(child.leaving, leaving);
+            let moves = leaving.len() + here().filter(|i| i.stopping).count();
+            assert!(moves <= crate::MOVES_MAX, "{moves} moves from {}", child.name);
             assert_eq!(child.reserved().memory_mib, held, "books of {}", child.name);
             let placed: BTreeSet<InstanceId> = here().map(|i| i.workload.instance).collect();
             assert_eq!(child.placed, placed);
@@ -149,6 +173,10 @@ impl Story {
         for instance in tier.instances.values() {
             let placed = instance.placed.is_some();
             assert!(placed || instance.retry_at_ms.is_some(), "it waits for nothing");
+            assert!(instance.leaving.is_none() || placed && !instance.stopping);
+            assert!(instance.leaving.is_none() || instance.leaving() != instance.placed);
+            let moves = instance.leaving.is_some() || instance.stopping;
+            assert_eq!(tier.movements.is_moving(instance.workload.instance), moves);
             assert!(instance.lost.is_none() || placed && !instance.removing);
             assert_eq!(placed && instance.retry_at_ms.is_some(), instance.lost.is_some());
         }

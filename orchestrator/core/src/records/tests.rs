@@ -8,22 +8,28 @@ use proptest::prelude::*;
 fn instance_record() -> impl Strategy<Value = InstanceRecord> {
     let name = "[a-z]{0,20}";
     let parts =
-        (any::<[u8; 12]>(), any::<u32>(), name, any::<Option<[u8; 12]>>(), any::<[bool; 2]>());
-    parts.prop_map(|(service, number, name, placed, [removing, handed_back])| InstanceRecord {
-        workload: Workload {
-            instance: InstanceId { service: ServiceId(service), number },
-            revision: number,
-            spec: ServiceSpec {
-                image: name.clone(),
-                args: vec![name.clone()],
-                ..Default::default()
-            },
-            name,
+        (any::<[u8; 12]>(), any::<u32>(), name, any::<[Option<[u8; 12]>; 2]>(), any::<[bool; 3]>());
+    parts.prop_map(
+        |(service, number, name, [placed, leaving], [removing, handed_back, stopping])| {
+            InstanceRecord {
+                workload: Workload {
+                    instance: InstanceId { service: ServiceId(service), number },
+                    revision: number,
+                    spec: ServiceSpec {
+                        image: name.clone(),
+                        args: vec![name.clone()],
+                        ..Default::default()
+                    },
+                    name,
+                },
+                placed: placed.map(ChildId),
+                removing,
+                handed_back,
+                leaving: leaving.map(ChildId),
+                stopping,
+            }
         },
-        placed: placed.map(ChildId),
-        removing,
-        handed_back,
-    })
+    )
 }
 
 proptest! {

@@ -10,9 +10,9 @@ use marram_protocol::id::{ChildId, InstanceId, ServiceId};
 use marram_protocol::port::{PortMapping, Transport};
 use marram_protocol::state::InstanceState;
 use marram_protocol::v1::{
-    Ancestor, ChildKind, Down, Generation, Hello, InstanceStatus, Kin, ManifestEntry, OperationEnd,
-    OperationId, Resources, Scope, ServiceSpec, Summary, Telemetry, Up, Verb, Workload,
-    WorkloadUsage,
+    Ancestor, ChildKind, Down, Generation, Hello, InstanceStatus, Kin, ManifestEntry, MovePolicy,
+    OperationEnd, OperationId, Resources, Scope, ServiceSpec, Summary, Telemetry, Up, Verb,
+    Workload, WorkloadUsage,
 };
 use std::collections::BTreeMap;
 
@@ -278,6 +278,13 @@ fn workload(number: u32, words: &[&str]) -> Workload {
             ("patience", value) => {
                 spec.patience.node_s = seconds(value);
                 spec.patience.cluster_s = seconds(value);
+            }
+            ("move", value) => {
+                spec.movement = match value {
+                    "stop-first" => MovePolicy::StopFirst,
+                    "never" => MovePolicy::Never,
+                    other => panic!("no such policy: {other}"),
+                }
             }
             ("node", value) => spec.placement.nodes = vec![value.into()],
             ("unsupported", value) => spec.placement.unsupported = vec![value.into()],

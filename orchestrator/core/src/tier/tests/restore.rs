@@ -1,6 +1,7 @@
 //! A tier that was restarted decides as one that was not.
 
 use super::*;
+use marram_protocol::v1::{OperationId, Verb};
 use proptest::prelude::*;
 
 /// What happens to a tier before it is restarted.
@@ -11,17 +12,23 @@ enum Step {
     Come(u32),
     Go(u32),
     Say(u32, InstanceState),
+    Operate(u32, Verb),
+    Tick,
 }
 
 fn step() -> impl Strategy<Value = Step> {
     use InstanceState::{Completed, Creating, Dead, Failed, Refused, Running, Undeployed};
     let said = [Creating, Running, Running, Failed, Completed, Dead, Refused, Undeployed];
+    let verbs = [Verb::Cordon, Verb::Uncordon, Verb::Drain, Verb::Drain, Verb::Forget];
     let state = prop::sample::select(said.to_vec());
     prop_oneof![
         3 => (0..8u32, 1..8u32).prop_map(|(number, size)| Step::Want(number, size * 100)),
         1 => (0..8u32).prop_map(Step::Unwant),
         2 => (0..3u32).prop_map(Step::Come),
         1 => (0..3u32).prop_map(Step::Go),
+        1 => (0..3u32, prop::sample::select(verbs.to_vec()))
+            .prop_map(|(by, verb)| Step::Operate(by, verb)),
+        1 => Just(Step::Tick),
         4 => (0..8u32, state).prop_map(|(number, state)| Step::Say(number, state)),
     ]
 }
@@ -68,6 +75,12 @@ impl Story {
                 self.tier.handle(at(0), Input::Child(child(by), snapshot(number, statuses)));
             }
             Step::Go(by) => self.tier.handle(at(0), Input::ChildGone(child(by), None)),
+            Step::Operate(by, verb) => {
+                let child = Some(child(by).to_string());
+                let (operation, cluster) = (OperationId(1), self.tier.identity.id);
+                self.tier.handle(at(0), Input::Operate { operation, cluster, child, verb });
+            }
+            Step::Tick => self.tier.handle_timeout(at(0)),
             Step::Say(number, state) => {
                 let placed = self.tier.instances.get(&instance(number)).and_then(|i| i.placed);
                 if let Some(by) = placed {
@@ -100,22 +113,33 @@ impl Story {
 
 /// How a child's instances are, as far as the tier knows.
 fn told(tier: &Tier, by: u32) -> Vec<InstanceStatus> {
-    let placed = tier.instances.values().filter(|i| i.placed == Some(child(by)));
-    placed.map(|i| i.status.clone()).collect()
+    let copy = |i: &Instance| {
+        let leaving = i.leaving.as_ref().filter(|leaving| leaving.from == child(by));
+        let placed = (i.placed == Some(child(by))).then(|| i.status.clone());
+        leaving.map(|leaving| leaving.status.clone()).or(placed)
+    };
+    tier.instances.values().filter_map(copy).collect()
 }
 
 /// What of a tier its decisions depend on.
 fn decided(tier: &Tier) -> impl PartialEq + std::fmt::Debug + use<> {
     let children = tier.children.values();
     let children: Vec<_> = children
-        .map(|c| (c.id, c.name.clone(), c.kind, c.number, c.placed.clone(), c.reserved()))
+        .map(|c| {
+            let wishes = (c.cordoned, c.draining);
+            let here = (c.placed.clone(), c.leaving.clone(), c.reserved());
+            (c.id, c.name.clone(), c.kind, c.number, wishes, here)
+        })
         .collect();
     let instances = tier.instances.values();
     let instances: Vec<_> = instances
-        .map(|i| (i.workload.clone(), i.placed, i.removing, i.handed_back, i.status.state))
+        .map(|i| {
+            let places = (i.placed, i.leaving(), i.stopping);
+            (i.workload.clone(), places, i.removing, i.handed_back, i.status.state)
+        })
         .collect();
     let desired = tier.desired.as_ref().map(|d| (d.generation(), d.workloads().clone()));
-    (tier.epoch, children, instances, desired)
+    (tier.epoch, tier.first_number, children, instances, desired)
 }
 
 /// All children come back and tell how things are; what waits is tried again.
