@@ -3,6 +3,7 @@
 //! Why checked here and not where it is used: a wrong value is reported before anything is
 //! opened or bound, with the key it stands under.
 
+use crate::local::SOCKET_BYTES_MAX;
 use marram_protocol::parents::{Habits, WayUp};
 use marram_protocol::v1::SUMMARY_LIST_MAX;
 use marram_tunnel::{DialError, Dialer};
@@ -18,6 +19,9 @@ const PARENT: &str = "http://127.0.0.1:10001";
 
 /// Where state lasts if nothing else is said.
 const STATE_DIR: &str = "/var/lib/marram/cluster";
+
+/// The socket for operators, in the state directory.
+const SOCKET: &str = "cluster.sock";
 
 /// Longest configuration file: some forty times what is written by hand.
 const CONFIG_BYTES_MAX: u64 = 64 * 1024;
@@ -48,6 +52,8 @@ pub struct Config {
     pub children: Option<Children>,
     /// Everything that lasts.
     pub state_dir: PathBuf,
+    /// Where operators at this machine are served, if they are.
+    pub socket: Option<PathBuf>,
     /// Where it may listen and connect.
     pub network: Network,
 }
@@ -141,6 +147,7 @@ struct File {
     broker: Option<String>,
     children: Option<Children>,
     state_dir: Option<PathBuf>,
+    socket: Option<PathBuf>,
     #[serde(default)]
     insecure_network: bool,
 }
@@ -194,6 +201,12 @@ pub enum ConfigError {
     /// No address of a broker.
     #[error("{0:?} is no broker's address, write mqtt://HOST:PORT (broker)")]
     Broker(String),
+    /// A path that the kernel does not take.
+    #[error(
+        "{} is no place for a socket, a path has at most {SOCKET_BYTES_MAX} bytes (socket)",
+        .0.display()
+    )]
+    Socket(PathBuf),
     /// Two ways to the nodes.
     #[error("mqtt_listen and broker exclude each other, leave one out")]
     TwoBrokers,
@@ -273,6 +286,8 @@ impl File {
             network.check(&ip, &listen.to_string(), "binds", "children.listen")?;
             url.as_ref().map(|url| network.dialer(url, "children.url")).transpose()?;
         }
+        let state_dir = self.state_dir.unwrap_or_else(|| STATE_DIR.into());
+        let socket = socket(self.socket, &state_dir)?;
         Ok(Config {
             name: self.name,
             location: self.location,
@@ -281,9 +296,20 @@ impl File {
             mqtt,
             mqtt_url: self.mqtt_url,
             children: self.children,
-            state_dir: self.state_dir.unwrap_or_else(|| STATE_DIR.into()),
+            state_dir,
+            socket,
             network,
         })
+    }
+}
+
+/// Beside the state if nothing else is said; nowhere if nothing is said explicitly.
+fn socket(given: Option<PathBuf>, state_dir: &Path) -> Result<Option<PathBuf>, ConfigError> {
+    let path = given.unwrap_or_else(|| state_dir.join(SOCKET));
+    match path.as_os_str().len() {
+        0 => Ok(None),
+        1..=SOCKET_BYTES_MAX => Ok(Some(path)),
+        _ => Err(ConfigError::Socket(path)),
     }
 }
 

@@ -5,7 +5,8 @@
 //!   parent ◄── tunnel ──► parent link ─┐
 //!                                      ├─► shell: owns core and relay ──► store
 //!   nodes ◄─── MQTT ────► bus ─────────┤
-//!   clusters ◄─ tunnel ─► connections ─┘
+//!   clusters ◄─ tunnel ─► connections ─┤
+//!   operators ◄─ socket ► local ───────┘
 //! ```
 //!
 //! Why apart from the core: everything here is about connections, files and time. One task
@@ -13,8 +14,8 @@
 //!
 //! Rooms: `config` (the file), `run` (puts the pieces together), `bus` (nodes' messages, from
 //! the embedded endpoint or from a broker elsewhere), `parent` (the way up, and whose it is),
-//! `relay` (logs, exec and questions), `asked` (who answers them), `shell` (the owner), `storage`
-//! (records on disk).
+//! `relay` (logs, exec and questions), `asked` (who answers them), `local` (operators at this
+//! machine), `shell` (the owner), `storage` (records on disk).
 //!
 //! Invariants:
 //! - what is to be durable is committed before anybody hears of it;
@@ -25,6 +26,7 @@ mod asked;
 mod bus;
 mod clock;
 pub mod config;
+mod local;
 mod parent;
 mod relay;
 mod run;

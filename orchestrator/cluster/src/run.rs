@@ -2,18 +2,23 @@
 
 use crate::bus::{Embedded, External};
 use crate::config::{Children, Config, Mqtt, Network};
+use crate::local::{COMMANDS_MAX, Counter, Socket};
 use crate::parent::{self, Way};
-use crate::shell::{Inlets, Shell};
+use crate::shell::{Inlets, Local, Shell};
 use crate::storage::{self, StorageError};
 use marram_orchestrator_core::RecordError;
 use marram_protocol::id::ChildId;
+use marram_rest::front::Gate;
+use marram_rest::link::Link;
+use marram_rest::server;
 use marram_store::RedbStore;
+use marram_tunnel::Streams;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use tokio::net::TcpListener;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
 /// Messages of the parent that wait for the shell; the connection waits then.
@@ -46,6 +51,14 @@ pub enum Error {
         address: SocketAddr,
         /// Under which key of the configuration.
         key: &'static str,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Operators at this machine cannot be served.
+    #[error("cannot listen on {} (socket): {source}", path.display())]
+    Socket {
+        /// Which file.
+        path: PathBuf,
         /// Why.
         source: std::io::Error,
     },
@@ -113,6 +126,7 @@ pub async fn run(
     };
     tasks.spawn(parent::keep(way, events));
     let inlets = Inlets { parent_events, child_events };
+    let (local, _counter) = counter(&config, id)?;
     match &config.mqtt {
         Mqtt::Embedded(address) => {
             let (listener, bound) = bind(*address, "mqtt_listen").await?;
@@ -121,7 +135,7 @@ pub async fn run(
             // A sender that is dropped means the same as a word.
             let serving = tokio::spawn(bus.serve(listener, async { drop(ended.await) }));
             let listen = Ready { mqtt_listen: Some(bound), children_listen };
-            let shell = Shell::open(&config, &listen, id, Box::new(store), bus, inlets)?;
+            let shell = Shell::open(&config, &listen, id, Box::new(store), bus, inlets, local)?;
             let result = shell.run(|| ready(listen), stop).await;
             drop(end);
             if let Err(error) = serving.await {
@@ -134,7 +148,7 @@ pub async fn run(
                 External::new(id, host, *port).map_err(|error| Error::Mqtt(error.to_string()))?;
             tasks.spawn(carrier);
             let listen = Ready { mqtt_listen: None, children_listen };
-            let shell = Shell::open(&config, &listen, id, Box::new(store), bus, inlets)?;
+            let shell = Shell::open(&config, &listen, id, Box::new(store), bus, inlets, local)?;
             shell.run(|| ready(listen), stop).await
         }
     }
@@ -163,6 +177,28 @@ impl Ready {
             _ => String::new(),
         }
     }
+}
+
+/// Serves operators at this machine for as long as the second is kept.
+fn counter(config: &Config, id: ChildId) -> Result<(Local, Option<Open>), Error> {
+    let (commands, for_shell) = mpsc::channel(COMMANDS_MAX);
+    let (streams, stream_orders) = mpsc::channel(Link::QUEUE_MAX);
+    let local = Local::new(Arc::new(Link::new(id, streams)), stream_orders, for_shell);
+    let Some(path) = &config.socket else { return Ok((local, None)) };
+    let failed = |source| Error::Socket { path: path.clone(), source };
+    let (socket, listener) = Socket::bind(path).map_err(failed)?;
+    let (stop, stopping) = watch::channel(false);
+    let router = Counter::new(commands, Gate::new(stopping.clone())).router();
+    let mut serving = JoinSet::new();
+    serving.spawn(server::serve(listener, router, stopping));
+    Ok((local, Some(Open { _socket: socket, _stop: stop, _serving: serving })))
+}
+
+/// The counter while it is open.
+struct Open {
+    _socket: Socket,
+    _stop: watch::Sender<bool>,
+    _serving: JoinSet<()>,
 }
 
 async fn bind(address: SocketAddr, key: &'static str) -> Result<(TcpListener, SocketAddr), Error> {

@@ -5,8 +5,10 @@
 //! in other tasks.
 
 mod clusters;
+mod local;
 
 pub(crate) use clusters::ChildEvent;
+pub(crate) use local::Local;
 
 use crate::asked;
 use crate::bus::{Bus, BusEvent};
@@ -49,6 +51,8 @@ pub(crate) struct Shell<B> {
     inlets: Inlets,
     /// The ways to child clusters.
     outlets: Outlets,
+    /// Operators at this machine.
+    local: Local,
     /// When a node was asked to say hello, for those that have not yet.
     asked: BTreeMap<ChildId, u64>,
 }
@@ -61,6 +65,7 @@ impl<B: Bus> Shell<B> {
         store: Box<dyn Store>,
         bus: B,
         inlets: Inlets,
+        local: Local,
     ) -> Result<Self, Error> {
         let identity = Identity {
             id,
@@ -79,8 +84,9 @@ impl<B: Bus> Shell<B> {
         let tier = Tier::restore(identity, false, epoch, records, clock.now())?;
         let (relay, asked) = (Relay::default(), BTreeMap::new());
         let outlets = Outlets::new();
+        let parent = None;
         let mut shell =
-            Self { tier, relay, store, clock, bus, parent: None, inlets, outlets, asked };
+            Self { tier, relay, store, clock, bus, parent, inlets, outlets, local, asked };
         shell.settle()?;
         Ok(shell)
     }
@@ -113,6 +119,8 @@ impl<B: Bus> Shell<B> {
                 }
                 Some(event) = self.inlets.parent_events.recv() => self.parent_event(event),
                 Some(event) = self.inlets.child_events.recv() => self.cluster_event(event),
+                Some(command) = self.local.commands.recv() => self.local_command(command),
+                Some(message) = self.local.streams.recv() => self.local_stream(message),
                 Some(place) = room => {
                     if let Some(message) = self.relay.next_output(Asker::Parent) {
                         place.send(message);
@@ -279,7 +287,7 @@ impl<B: Bus> Shell<B> {
                         self.lose_parent();
                     }
                     Effect::Operated { operation, end } => {
-                        tracing::info!(?operation, ?end, "an operation is over");
+                        self.local.operated(operation, end);
                     }
                     Effect::Changed(instance) => {
                         if let Some(status) = self.tier.status(instance) {
@@ -293,6 +301,7 @@ impl<B: Bus> Shell<B> {
                 idle = false;
                 self.tell(child, message);
             }
+            self.give_local_output();
             if idle {
                 return Ok(());
             }

@@ -24,6 +24,8 @@ pub fn child(child: &Child) -> Value {
         "name": child.name(),
         "kind": kind(child),
         "connected": child.is_connected(),
+        "cordoned": child.is_cordoned(),
+        "draining": child.is_draining(),
         "seen_unix_ms": child.seen_unix_ms(),
         "version": child.version(),
         "address": child.fact("address").unwrap_or_default(),

@@ -46,6 +46,7 @@ fn everything_can_be_said() {
 #[test]
 fn wrong_files_are_refused_with_the_key() {
     let only = "identity and encryption are not built yet, so Marram";
+    let too_long = format!("name = 'x'\nsocket = '/{}'", "s".repeat(100));
     let table = [
         ("", "missing field `name`"),
         ("name = ''", "\"\" is no name"),
@@ -80,6 +81,7 @@ fn wrong_files_are_refused_with_the_key() {
         ("name = 'x'\nmqtt_url = 'http://[::1]:1'", "write mqtt://HOST:PORT"),
         ("name = 'x'\nparent = 'http://192.0.2.1:1'", "insecure_network = true"),
         ("name = ", "TOML"),
+        (&too_long, "is no place for a socket, a path has at most 100 bytes (socket)"),
     ];
     for (text, expected) in table {
         let error = read(text).unwrap_err().to_string();
@@ -88,4 +90,12 @@ fn wrong_files_are_refused_with_the_key() {
     assert!(Config::read(Path::new("/nonexistent/cluster.toml")).is_err());
     let long = read(&format!("name = 'x'\n#{}", "x".repeat(70_000))).unwrap_err();
     assert!(long.to_string().contains("at most 65536 are allowed"), "{long}");
+}
+
+#[test]
+fn the_socket_is_beside_the_state_or_elsewhere_or_nowhere() {
+    let socket = |text: &str| read(&format!("name = 'x'\n{text}")).unwrap().socket;
+    assert_eq!(socket("state_dir = '/s'"), Some("/s/cluster.sock".into()));
+    assert_eq!(socket("socket = '/run/c.sock'"), Some("/run/c.sock".into()));
+    assert_eq!(socket("socket = ''"), None);
 }
