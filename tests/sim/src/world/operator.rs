@@ -38,6 +38,15 @@ enum Wish {
 }
 
 impl Operator {
+    /// Whether an instance may be there by somebody's wish.
+    pub(super) fn is_wished(&self, instance: &InstanceId) -> bool {
+        let is_it = |wish: &Wish| match wish {
+            Wish::Deploy(id) | Wish::Remove(id) => id == instance,
+        };
+        let mut open = self.pending.iter().chain(&self.doubtful);
+        self.wanted.contains(instance) || open.any(is_it)
+    }
+
     /// A tier has crashed.
     pub(super) fn crashed(&mut self, tier: usize) {
         if tier == ROOT {

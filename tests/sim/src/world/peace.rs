@@ -19,8 +19,9 @@ const CONVERGE_MS: u64 = 1_800_000;
 /// Between two looks at whether it does.
 const LOOK_MS: u64 = 500;
 
-/// Summaries and late answers settle for so long.
-const SETTLE_MS: u64 = 60_000;
+/// Summaries and late answers settle for so long, and a node that was asked to say hello does
+/// so within half of it.
+const SETTLE_MS: u64 = 120_000;
 
 /// For so long nothing is heard then.
 const QUIET_MS: u64 = 1_200_000;
@@ -70,6 +71,8 @@ impl World {
             if self.nodes[node].copy_of.is_some() {
                 self.nodes[node].scrapped = true;
                 self.end(Actor::Node(node), super::lives::End::PowerCut, None);
+                self.nodes[node].backend.runs.clear();
+                self.note_running(node);
             }
         }
         for actor in self.actors() {
@@ -113,7 +116,10 @@ impl World {
             let core = tier.core.as_ref();
             core.is_some_and(|core| core.instances().keys().all(|id| wanted.contains(id)))
         });
+        let slots = self.nodes.iter().filter_map(|node| node.engine.as_ref());
+        let slots: usize = slots.map(|engine| engine.slots().count()).sum();
         running == wanted.len()
+            && slots == wanted.len()
             && all == *wanted
             && root.instances().keys().eq(wanted.iter())
             && knows_no_more
@@ -156,6 +162,8 @@ impl World {
             let odd = known.filter(|id| !self.operator.wanted.contains(id));
             lines.extend(odd.map(|id| format!("{} knows {id}, which nobody wants", tier.name)));
         }
+        let unlinked = self.actors().into_iter().filter(|actor| !self.is_linked(*actor));
+        lines.extend(unlinked.map(|actor| format!("{} has no parent", self.name(actor))));
         lines.join("\n")
     }
 }

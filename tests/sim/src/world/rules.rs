@@ -5,10 +5,10 @@
 //! - one copy: no instance runs on two machines for longer than the takeover window while the
 //!   ways from the root to both are whole;
 //! - generations: what a child has told that it holds it never falls behind, and a parent never
-//!   gives two lists the same number;
+//!   gives two lists the same number, nor anything that was removed at the root;
 //! - acknowledged: the root never forgets what it has acknowledged (see `operator`);
-//! - starts: an engine starts only what is desired there, and nothing that was removed and of
-//!   which it has told that it is gone;
+//! - starts: an engine starts only what is desired there, and what its cluster has named by the
+//!   very number that the engine holds; so nothing of a deleted service once it has heard;
 //! - stops: nothing that is wanted is stopped, unless some tier gave it to somebody else;
 //! - states: an instance goes from state to state as the table says (see `states`);
 //! - memory: no core remembers more than its stated bounds.
@@ -20,8 +20,7 @@ use crate::network::Actor;
 use marram_engine_core::Effect;
 use marram_orchestrator_core::CHILDREN_MAX;
 use marram_protocol::id::{ChildId, InstanceId};
-use marram_protocol::state::InstanceState;
-use marram_protocol::v1::{DETAIL_BYTES_MAX, Down, Generation, Resources, Up};
+use marram_protocol::v1::{DETAIL_BYTES_MAX, Down, Resources, Up};
 use marram_protocol::{CLUSTER_INSTANCES_MAX, NODE_INSTANCES_MAX};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -36,7 +35,21 @@ const TRIED_MAX: usize = 256;
 const THOROUGH_MAX: usize = 64;
 
 /// Instances with their digests.
-type List = Vec<(InstanceId, u64)>;
+type List = BTreeMap<InstanceId, u64>;
+
+/// The newest that a child was told.
+#[derive(Debug, Default)]
+struct Told {
+    number: u64,
+    /// If all of it was told.
+    list: Option<List>,
+}
+
+impl Told {
+    fn names(&self, instance: InstanceId) -> bool {
+        self.list.as_ref().is_none_or(|list| list.contains_key(&instance))
+    }
+}
 
 /// What the rules remember of a world.
 #[derive(Debug, Default)]
@@ -47,12 +60,10 @@ pub(super) struct Watch {
     doubles: BTreeMap<InstanceId, Option<u64>>,
     /// The newest that each has told to hold, by epoch.
     held: BTreeMap<(Actor, u64), u64>,
-    /// The newest list that each child was told of, and its contents.
-    listed: BTreeMap<(u64, ChildId), (u64, Option<List>)>,
+    /// By epoch and child.
+    listed: BTreeMap<(u64, ChildId), Told>,
     /// Children to which each instance was given.
     given: BTreeMap<InstanceId, BTreeSet<(usize, ChildId)>>,
-    /// What engines have told to be gone.
-    gone: BTreeSet<(usize, InstanceId)>,
 }
 
 impl World {
@@ -93,10 +104,9 @@ impl World {
         for (id, instance) in core.instances() {
             assert!(instance.tried().len() <= TRIED_MAX, "{id} in {name}");
             assert!(instance.last_status().detail.len() <= DETAIL_BYTES_MAX, "{id} in {name}");
-            if instance.last_status().state.is_over() {
-                continue;
-            }
-            if let Some(child) = instance.placed() {
+            let held = instance.placed().filter(|_| !instance.last_status().state.is_over());
+            // While it is moved, it has its room on both.
+            for child in held.into_iter().chain(instance.leaving()) {
                 let sum = sums.entry(child).or_default();
                 *sum = sum.plus(instance.workload().spec.resources);
             }
@@ -146,13 +156,11 @@ impl World {
     /// Whether nothing keeps the root's word from a node, nor the node from doing it.
     fn is_reachable(&self, node: usize) -> bool {
         let own = &self.nodes[node];
-        let has_twin = |other: &crate::node::Node| other.copy_of == Some(node);
-        let is_single = own.copy_of.is_none() && !self.nodes.iter().any(has_twin);
         let is_well = own.backend.mood == Mood::Well && !own.backend.lied && !own.ledger.full;
         let broker = &self.tiers[own.parent].broker;
         let carries = !broker.external || broker.bus;
         let idle = self.is_idle(Actor::Node(node)) && own.linked;
-        let mut whole = is_single && is_well && carries && idle;
+        let mut whole = self.is_single(node) && is_well && carries && idle;
         let mut at = (Actor::Node(node), own.connection);
         while let (true, Some(parent)) = (whole, self.parent_of(at.0)) {
             let tier = &self.tiers[parent];
@@ -168,6 +176,12 @@ impl World {
             at = (Actor::Tier(parent), tier.connection);
         }
         whole
+    }
+
+    /// Whether no other machine goes by the same id.
+    fn is_single(&self, node: usize) -> bool {
+        let has_twin = |other: &crate::node::Node| other.copy_of == Some(node);
+        self.nodes[node].copy_of.is_none() && !self.nodes.iter().any(has_twin)
     }
 
     fn is_idle(&self, actor: Actor) -> bool {
@@ -194,34 +208,51 @@ impl World {
         for status in statuses {
             if let Actor::Node(node) = from {
                 self.check_node_state(node, status);
-                if status.state == InstanceState::Undeployed {
-                    self.watch.gone.insert((node, status.instance));
-                }
             }
         }
     }
 
     /// Before a message goes down.
     pub(super) fn check_down(&mut self, tier: usize, child: ChildId, message: &Down) {
-        let (generation, list): (Generation, Option<List>) = match message {
+        let name = &self.tiers[tier].name;
+        let (generation, all) = match message {
             Down::Change { generation, upserts, .. } => {
-                upserts.iter().for_each(|w| self.note_given(tier, child, w.instance));
-                (*generation, None)
+                (*generation, upserts.iter().map(|w| w.instance).collect::<Vec<_>>())
             }
             Down::Manifest { generation, entries } => {
-                entries.iter().for_each(|e| self.note_given(tier, child, e.instance));
-                (*generation, Some(entries.iter().map(|e| (e.instance, e.digest)).collect()))
+                (*generation, entries.iter().map(|e| e.instance).collect())
             }
             _ => return,
         };
-        let name = &self.tiers[tier].name;
         let key = (generation.epoch, child);
-        let known = self.watch.listed.entry(key).or_default();
-        assert!(known.0 <= generation.number, "{name} falls behind {known:?}: {generation:?}");
-        if let (true, Some(before), Some(list)) = (known.0 == generation.number, &known.1, &list) {
-            assert_eq!(before, list, "{name} says two things by {generation:?}");
+        let told = self.watch.listed.entry(key).or_default();
+        assert!(told.number <= generation.number, "{name} falls behind: {generation:?}");
+        match message {
+            Down::Change { base, upserts, removes, .. } => {
+                assert!(told.number < generation.number, "{name} counts wrong: {generation:?}");
+                told.list = told.list.take().filter(|_| base.number == told.number);
+                if let Some(list) = &mut told.list {
+                    removes.iter().for_each(|id| drop(list.remove(id)));
+                    list.extend(upserts.iter().map(|w| (w.instance, w.digest())));
+                }
+            }
+            Down::Manifest { entries, .. } => {
+                let list: List = entries.iter().map(|e| (e.instance, e.digest)).collect();
+                if let Some(before) =
+                    told.list.as_ref().filter(|_| told.number == generation.number)
+                {
+                    assert_eq!(*before, list, "{name} says two things by {generation:?}");
+                }
+                told.list = Some(list);
+            }
+            _ => {}
         }
-        *known = (generation.number, list);
+        told.number = generation.number;
+        for instance in all {
+            let is_wished = tier != ROOT || self.operator.is_wished(&instance);
+            assert!(is_wished, "the root gives {instance} away, which was removed");
+            self.note_given(tier, child, instance);
+        }
     }
 
     fn note_given(&mut self, tier: usize, child: ChildId, instance: InstanceId) {
@@ -245,17 +276,18 @@ impl World {
             Effect::Start { instance, .. } => {
                 let desired = engine.slot(*instance).is_some_and(|slot| slot.desired.is_some());
                 assert!(desired, "{} starts {instance}, which nobody desires", own.name);
-                let is_over = self.watch.gone.contains(&(node, *instance))
-                    && !self.operator.wanted.contains(instance)
-                    && own.copy_of.is_none();
-                assert!(!is_over, "{} starts {instance}, which is no more", own.name);
+                let told = self.watch.listed.get(&(engine.generation().epoch, own.id));
+                let is_told = told.is_none_or(|told| {
+                    told.number != engine.generation().number || told.names(*instance)
+                });
+                assert!(is_told, "{} starts {instance}, which it was not given", own.name);
             }
             Effect::Stop { instance, .. } => {
                 let given = self.watch.given.get(instance).map_or(0, |given| {
                     let tiers: BTreeSet<usize> = given.iter().map(|(tier, _)| *tier).collect();
                     given.len() - tiers.len() + usize::from(tiers.len() > self.tiers.len())
                 });
-                let is_wanted = self.operator.wanted.contains(instance);
+                let is_wanted = self.operator.wanted.contains(instance) && self.is_single(node);
                 let without_reason = is_wanted && given == 0;
                 assert!(!without_reason, "{instance} was stopped, and nobody wanted that");
             }

@@ -240,7 +240,8 @@ impl World {
         let samples = self.params.telemetry > 0 && own.linked;
         let sample = samples.then(|| Box::new(self.sample(node)));
         self.give(Actor::Node(node), Happening::Tick(sample));
-        if samples && self.nodes[node].program.life == life {
+        let program = &self.nodes[node].program;
+        if samples && program.is_on && program.life == life {
             self.keep_ticking(node, SAMPLE_MS);
         }
     }
