@@ -19,6 +19,11 @@ pub(crate) fn pss_mib(pid: u32) -> anyhow::Result<f64> {
     Ok(field(&format!("/proc/{pid}/smaps_rollup"), "Pss:")? / KIB)
 }
 
+/// Memory of this process that belongs to no file.
+pub(crate) fn own_anonymous_mib() -> anyhow::Result<f64> {
+    Ok(field("/proc/self/smaps_rollup", "Anonymous:")? / KIB)
+}
+
 /// Bytes that a process has had written to disks.
 fn written_bytes(pid: u32) -> anyhow::Result<f64> {
     field(&format!("/proc/{pid}/io"), "write_bytes:")

@@ -2,7 +2,7 @@
 //!
 //! Prints a table with the budget beside each figure. Times are compared with a bare baseline
 //! taken in between, in the same run, since another machine or another load would shift both.
-//! What is repeated is bounded in number and in time; the whole run takes under six minutes.
+//! What is repeated is bounded in number and in time; the whole run takes about eight minutes.
 //!
 //! Programs are those beside this one, so `--release` measures the release build. Needs root
 //! rights and what `make setup` installs; everything listens on loopback and goes away again.
@@ -10,11 +10,14 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "printing is what it is for")]
 
 mod crowd;
+mod day;
 mod events;
 mod gauges;
 mod idle;
 mod journeys;
+mod mqtt;
 mod placement;
+mod puppet;
 mod restart;
 mod scenes;
 mod stats;
@@ -31,7 +34,8 @@ struct Arguments {
     /// Print the rows of the table in docs/SPECIFICATION.md instead of a table for terminals.
     #[arg(long)]
     markdown: bool,
-    /// Measure these parts only: sizes, placement, idle, journeys, restart, crowd.
+    /// Measure these parts only: sizes, placement, day, idle, journeys,
+    /// restart, crowd.
     parts: Vec<String>,
 }
 
@@ -44,6 +48,9 @@ fn main() -> anyhow::Result<()> {
     let mut table = Table::default();
     if wanted("placement") {
         placement::measure(&mut table)?;
+    }
+    if wanted("day") {
+        day::measure(&mut table)?;
     }
     if wanted("sizes") {
         gauges::sizes(&mut table)?;
