@@ -168,7 +168,7 @@ pub(crate) fn follow(
                 let now = Instant::now();
                 if away.is_some_and(|away| away <= now) {
                     return Err(Error::Unreachable {
-                        server: client.server().to_string(),
+                        server: client.peer(),
                         reason: format!("it was away for {AWAY_SECONDS_MAX} s"),
                     });
                 }
@@ -207,7 +207,7 @@ fn told(instance: &Instance) -> String {
 }
 
 /// The error for instances that will not come up, with the last lines of those that died.
-fn not_up(ui: Ui, client: &Client, wait: &Wait) -> Error {
+pub(crate) fn not_up(ui: Ui, client: &Client, wait: &Wait) -> Error {
     let bad = |one: &&Instance| matches!(one.standing(), Standing::Over | Standing::Stuck);
     let failed: Vec<&Instance> = wait.known().filter(bad).collect();
     let gone: Vec<&str> = wait.unknown().collect();

@@ -37,6 +37,17 @@ pub(crate) struct Global {
     /// The root to speak to [default: the last one logged in at, else http://127.0.0.1:10000]
     #[arg(long, global = true, value_name = "URL", env = "MARRAM_SERVER", hide_env_values = true)]
     pub(crate) server: Option<String>,
+    /// Speak with the cluster of this machine instead of a root, at its own socket [default: that
+    /// of `marram up`, else /var/lib/marram/cluster/cluster.sock]. For get instances, nodes and
+    /// clusters, describe, logs, exec, cordon, uncordon, drain, forget and rebalance
+    #[arg(
+        long,
+        global = true,
+        value_name = "SOCKET",
+        num_args = 0..=1,
+        require_equals = true
+    )]
+    pub(crate) cluster: Option<Option<PathBuf>>,
     /// Where logins are kept [default: ~/.config/marram/config.toml]
     #[arg(long, global = true, value_name = "FILE", env = "MARRAM_CONFIG", hide_env_values = true)]
     pub(crate) config: Option<PathBuf>,
@@ -71,19 +82,59 @@ pub(crate) enum Command {
     Apply(ApplyArgs),
     /// List what there is
     #[command(after_help = "Examples:\n  marram get instances\n  marram get nodes -o wide\n  \
-        marram get services -o json")]
+        marram get services -o json\n  marram get clusters --foreign\n  \
+        marram --cluster get nodes")]
     Get {
         /// What to list
         kind: Kind,
+        /// Clusters and nodes that belong to another tree and are not taken; see `adopt`
+        #[arg(long)]
+        foreign: bool,
     },
     /// Show all that is known of one thing
     #[command(after_help = "Examples:\n  marram describe instance nginx.0\n  \
-        marram describe node pi4-1")]
+        marram describe node pi4-1\n\n\
+        Of an instance it shows what every tier on the way decided: why it is where it is, or why\n\
+        it does not run.")]
     Describe {
         /// What it is
         kind: Kind,
         /// Its name or id
         name: String,
+    },
+    /// Have so many instances of a service
+    #[command(after_help = "Examples:\n  marram scale nginx 5 --wait\n  \
+        marram scale clientsrvr.test.nginx.test 0\n\n\
+        New ones get new numbers; of those that are there, the ones with the highest go first. One\n\
+        step adds or removes at most 250.")]
+    Scale(ScaleArgs),
+    /// Give clusters or nodes nothing new
+    #[command(after_help = "Examples:\n  marram cordon berlin/pi4-1\n  \
+        marram cordon --selector 'edge-*&site=berlin' --dry-run\n\n\
+        What runs there stays. `uncordon` ends it.")]
+    Cordon(OperateArgs),
+    /// Give clusters or nodes work again, after `cordon` or `drain`
+    #[command(after_help = "Example:\n  marram uncordon berlin/pi4-1")]
+    Uncordon(OperateArgs),
+    /// Give clusters or nodes nothing new, and move what runs there elsewhere
+    #[command(after_help = "Examples:\n  marram drain berlin/pi4-1\n  \
+        marram drain --selector site=berlin\n  marram --cluster drain pi4-1\n\n\
+        Returns when it is noted; moving goes on, started there before it is stopped here. What\n\
+        cannot be moved stays, and `describe instance` says why.")]
+    Drain(OperateArgs),
+    /// Give clusters or nodes that are away up for lost
+    #[command(after_help = "Example:\n  marram forget berlin/pi4-1\n\n\
+        What was placed there is placed elsewhere at once.")]
+    Forget(OperateArgs),
+    /// Move what would sit better elsewhere
+    #[command(after_help = "Examples:\n  marram rebalance berlin\n  marram rebalance\n\n\
+        Without a cluster: everywhere.")]
+    Rebalance(OperateArgs),
+    /// Take a cluster or node of another tree, and stop what is not desired here
+    #[command(after_help = "Examples:\n  marram get clusters --foreign\n  marram adopt berlin")]
+    Adopt {
+        /// Its name or id
+        child: String,
     },
     /// Remove an application, a service or an instance
     #[command(after_help = "Examples:\n  marram delete application clientsrvr --wait\n  \
@@ -110,6 +161,33 @@ pub(crate) enum Command {
         /// Which shell
         shell: Shell,
     },
+}
+
+impl Command {
+    /// Whether a cluster knows it as well as a root.
+    pub(crate) fn is_for_clusters(&self) -> bool {
+        match self {
+            Self::Get { kind, .. } | Self::Describe { kind, .. } => {
+                matches!(kind, Kind::Instance | Kind::Cluster | Kind::Node)
+            }
+            Self::Logs(_)
+            | Self::Exec(_)
+            | Self::Cordon(_)
+            | Self::Uncordon(_)
+            | Self::Drain(_)
+            | Self::Forget(_)
+            | Self::Rebalance(_)
+            | Self::Adopt { .. }
+            | Self::Version { .. } => true,
+            Self::Up(_)
+            | Self::Down(_)
+            | Self::Login(_)
+            | Self::Apply(_)
+            | Self::Scale(_)
+            | Self::Delete(_)
+            | Self::Completions { .. } => false,
+        }
+    }
 }
 
 /// Whether and how long to wait.
@@ -153,6 +231,33 @@ pub(crate) struct DeleteArgs {
     pub(crate) name: String,
     #[command(flatten)]
     pub(crate) wait: WaitArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ScaleArgs {
+    /// Name or id, such as nginx
+    pub(crate) service: String,
+    /// How many
+    pub(crate) replicas: u32,
+    #[command(flatten)]
+    pub(crate) wait: WaitArgs,
+}
+
+/// With whom something is to be done.
+#[derive(Debug, Args)]
+pub(crate) struct OperateArgs {
+    /// Clusters and nodes: a path (berlin/mitte/pi4-1), a name that only one has, or an id
+    pub(crate) targets: Vec<String>,
+    /// All clusters of the tree with such names or labels: edge-*, site=berlin,tier!=lab, or both
+    /// joined by &
+    #[arg(short, long)]
+    pub(crate) selector: Option<String>,
+    /// The selector chooses nodes instead
+    #[arg(long, requires = "selector")]
+    pub(crate) nodes: bool,
+    /// Only list who is meant
+    #[arg(long)]
+    pub(crate) dry_run: bool,
 }
 
 #[derive(Debug, Args)]
@@ -254,6 +359,16 @@ mod tests {
         assert!(exec.tty);
         assert_eq!(exec.command, ["sh", "-c", "x"]);
         assert!(Cli::try_parse_from(["marram", "exec", "a.0"]).is_err());
+    }
+
+    #[test]
+    fn a_socket_is_named_behind_an_equals_sign_or_not_at_all() {
+        let parse = |args: &[&str]| Cli::try_parse_from(args).map(|cli| cli.global.cluster);
+        assert_eq!(parse(&["marram", "get", "nodes"]).unwrap(), None);
+        let usual = parse(&["marram", "--cluster", "get", "nodes"]).unwrap();
+        assert_eq!(usual, Some(None));
+        let named = parse(&["marram", "get", "nodes", "--cluster=/run/c.sock"]).unwrap();
+        assert_eq!(named, Some(Some("/run/c.sock".into())));
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! Speaks HTTP with the root: one place for addresses, tokens, time limits and refusals.
+//! Speaks HTTP with the root, or with a cluster of this machine: one place for addresses,
+//! tokens, time limits and refusals.
 //!
 //! Why apart: every command needs a token that may have just run out, an answer of bounded size
 //! and an error that says whether the server refused, was slow or was not there.
@@ -7,24 +8,32 @@
 //! elsewhere; a request that was refused for its token is repeated once, with a new one.
 
 use std::io::{self, Read};
+use std::net::TcpStream;
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::Value;
 use ureq::http::{Request, Response, header};
+use ureq::unversioned::resolver::DefaultResolver;
 use ureq::{Agent, Body, Timeout};
 
 use crate::config::{Config, Login};
 use crate::error::Error;
 use crate::problem::Problem;
 use crate::server::Server;
+use crate::socket::{SocketConnector, Stream};
 
 /// How long a connection may take to be made: on this machine it takes none.
 const CONNECT_SECONDS_MAX: u64 = 5;
 
 /// How long a plain answer may take: what it asks for goes through three tiers at most.
 const ANSWER_SECONDS_MAX: u64 = 30;
+
+/// How long operations may take: each tier on the way is given half a minute.
+const OPERATE_SECONDS_MAX: u64 = 60;
 
 /// Longest answer: ten thousand instances of a few KiB each.
 const ANSWER_BYTES_MAX: u64 = 64 * 1024 * 1024;
@@ -34,7 +43,20 @@ const ANSWER_BYTES_MAX: u64 = 64 * 1024 * 1024;
 pub(crate) struct Client {
     agent: Agent,
     server: Server,
+    /// Of a cluster, which is spoken to instead of the server, and asks for no token.
+    socket: Option<PathBuf>,
     config: Arc<Mutex<Config>>,
+}
+
+fn agent_config() -> ureq::config::Config {
+    Agent::config_builder()
+        .http_status_as_error(false)
+        .proxy(None)
+        .max_redirects(0)
+        .max_redirects_will_error(false)
+        .user_agent(concat!("marram/", env!("CARGO_PKG_VERSION")))
+        .timeout_connect(Some(Duration::from_secs(CONNECT_SECONDS_MAX)))
+        .build()
 }
 
 /// A request that may have to be sent twice.
@@ -43,8 +65,8 @@ struct Ask<'a> {
     method: &'static str,
     path: &'a str,
     body: Option<&'a [u8]>,
-    /// Whether the answer goes on for as long as it likes.
-    endless: bool,
+    /// How long the answer may take; `None` if it goes on for as long as it likes.
+    seconds_max: Option<u64>,
 }
 
 #[derive(Deserialize)]
@@ -62,21 +84,39 @@ impl Client {
     /// A client of the server that was given or is configured.
     pub(crate) fn new(config: Config, server: Option<&str>) -> Result<Self, Error> {
         let server = config.server(server)?;
-        let agent = Agent::config_builder()
-            .http_status_as_error(false)
-            .proxy(None)
-            .max_redirects(0)
-            .max_redirects_will_error(false)
-            .user_agent(concat!("marram/", env!("CARGO_PKG_VERSION")))
-            .timeout_connect(Some(Duration::from_secs(CONNECT_SECONDS_MAX)))
-            .build()
-            .into();
-        Ok(Self { agent, server, config: Arc::new(Mutex::new(config)) })
+        let agent = agent_config().into();
+        Ok(Self { agent, server, socket: None, config: Arc::new(Mutex::new(config)) })
     }
 
-    /// Whom it speaks to.
-    pub(crate) fn server(&self) -> Server {
-        self.server
+    /// A client of the cluster with this socket.
+    pub(crate) fn of_cluster(socket: PathBuf) -> Self {
+        let connector = SocketConnector(socket.clone());
+        let agent = Agent::with_parts(agent_config(), connector, DefaultResolver::default());
+        let config = Arc::new(Mutex::new(Config::none()));
+        Self { agent, server: Server::HERE, socket: Some(socket), config }
+    }
+
+    /// Whom it speaks to, for messages.
+    pub(crate) fn peer(&self) -> String {
+        match &self.socket {
+            Some(socket) => socket.display().to_string(),
+            None => self.server.to_string(),
+        }
+    }
+
+    /// The same as a host in a URL.
+    pub(crate) fn host(&self) -> String {
+        self.server.address().to_string()
+    }
+
+    /// A connection for what is not plain HTTP.
+    pub(crate) fn connect(&self, limit: Duration) -> io::Result<Stream> {
+        let stream = match &self.socket {
+            Some(socket) => Stream::Unix(UnixStream::connect(socket)?),
+            None => Stream::Tcp(TcpStream::connect_timeout(&self.server.address(), limit)?),
+        };
+        stream.set_timeouts(limit)?;
+        Ok(stream)
     }
 
     /// The configuration with the login.
@@ -87,7 +127,7 @@ impl Client {
 
     /// Fetches an object.
     pub(crate) fn get(&self, path: &str) -> Result<Value, Error> {
-        let ask = Ask { method: "GET", path, body: None, endless: false };
+        let ask = Ask { method: "GET", path, body: None, seconds_max: Some(ANSWER_SECONDS_MAX) };
         self.json(self.authorised(|token| self.send(ask, Some(token)))?)
     }
 
@@ -106,26 +146,46 @@ impl Client {
 
     /// Sends a document.
     pub(crate) fn post(&self, path: &str, body: &[u8]) -> Result<Value, Error> {
-        let ask = Ask { method: "POST", path, body: Some(body), endless: false };
+        let ask =
+            Ask { method: "POST", path, body: Some(body), seconds_max: Some(ANSWER_SECONDS_MAX) };
+        self.json(self.authorised(|token| self.send(ask, Some(token)))?)
+    }
+
+    /// Changes something.
+    pub(crate) fn put(&self, path: &str, body: &[u8]) -> Result<Value, Error> {
+        let seconds_max = Some(ANSWER_SECONDS_MAX);
+        let ask = Ask { method: "PUT", path, body: Some(body), seconds_max };
+        self.json(self.authorised(|token| self.send(ask, Some(token)))?)
+    }
+
+    /// Sends an operation, which tiers far away may have to answer.
+    pub(crate) fn operate(&self, path: &str, body: &[u8]) -> Result<Value, Error> {
+        let seconds_max = Some(OPERATE_SECONDS_MAX);
+        let ask = Ask { method: "POST", path, body: Some(body), seconds_max };
         self.json(self.authorised(|token| self.send(ask, Some(token)))?)
     }
 
     /// Deletes something.
     pub(crate) fn delete(&self, path: &str) -> Result<(), Error> {
-        let ask = Ask { method: "DELETE", path, body: None, endless: false };
+        let ask = Ask { method: "DELETE", path, body: None, seconds_max: Some(ANSWER_SECONDS_MAX) };
         self.authorised(|token| self.send(ask, Some(token))).map(drop)
     }
 
     /// Opens an answer that is read as it comes, for as long as it likes.
     pub(crate) fn stream(&self, path: &str) -> Result<impl Read + use<>, Error> {
-        let ask = Ask { method: "GET", path, body: None, endless: true };
+        let ask = Ask { method: "GET", path, body: None, seconds_max: None };
         let answer = self.authorised(|token| self.send(ask, Some(token)))?;
         Ok(answer.into_body().into_reader())
     }
 
     /// The version of the server, which it tells to everybody.
     pub(crate) fn version(&self) -> Result<Value, Error> {
-        let ask = Ask { method: "GET", path: "/api/v1/version", body: None, endless: false };
+        let ask = Ask {
+            method: "GET",
+            path: "/api/v1/version",
+            body: None,
+            seconds_max: Some(ANSWER_SECONDS_MAX),
+        };
         let login = self.config().login(self.server).cloned();
         self.json(self.send(ask, login.as_ref().map(|login| login.token.as_str()))?)
     }
@@ -134,7 +194,12 @@ impl Client {
     pub(crate) fn login(&self, username: &str, password: &str) -> Result<(), Error> {
         let body = serde_json::json!({"username": username, "password": password}).to_string();
         let body = Some(body.as_bytes());
-        let ask = Ask { method: "POST", path: "/api/auth/login", body, endless: false };
+        let ask = Ask {
+            method: "POST",
+            path: "/api/auth/login",
+            body,
+            seconds_max: Some(ANSWER_SECONDS_MAX),
+        };
         let answer: LoginAnswer = self.read(self.send(ask, None)?)?;
         let login = Login {
             username: username.into(),
@@ -151,6 +216,9 @@ impl Client {
         &self,
         attempt: impl Fn(&str) -> Result<T, Error>,
     ) -> Result<T, Error> {
+        if self.socket.is_some() {
+            return attempt("");
+        }
         let login = self.config().login(self.server).cloned();
         let login = login.ok_or_else(|| self.not_logged_in("not logged in"))?;
         match attempt(&login.token) {
@@ -167,8 +235,12 @@ impl Client {
     }
 
     fn refresh(&self, login: Login) -> Result<String, Error> {
-        let ask =
-            Ask { method: "POST", path: "/api/auth/refresh", body: Some(b"{}"), endless: false };
+        let ask = Ask {
+            method: "POST",
+            path: "/api/auth/refresh",
+            body: Some(b"{}"),
+            seconds_max: Some(ANSWER_SECONDS_MAX),
+        };
         let answer = match self.send(ask, Some(&login.refresh_token)) {
             // Oakestra's form answers 422 to a token that is none.
             Err(Error::Server(problem)) if matches!(problem.status, 401 | 403 | 422) => {
@@ -193,10 +265,11 @@ impl Client {
             .method(ask.method)
             .uri(format!("{}{}", self.server, ask.path))
             .header(header::ACCEPT, "*/*");
-        if let Some(token) = token {
+        if let Some(token) = token.filter(|token| !token.is_empty()) {
             request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
         }
-        let answer_time = Duration::from_secs(ANSWER_SECONDS_MAX);
+        let whole = ask.seconds_max.map(Duration::from_secs);
+        let answer_time = whole.unwrap_or(Duration::from_secs(ANSWER_SECONDS_MAX));
         let answer = match ask.body {
             Some(body) => {
                 let request = request.header(header::CONTENT_TYPE, "application/json").body(body);
@@ -206,7 +279,6 @@ impl Client {
             }
             None => {
                 let request = request.body(()).map_err(|error| self.failed(error.into()))?;
-                let whole = (!ask.endless).then_some(answer_time);
                 let request = self.agent.configure_request(request).timeout_global(whole);
                 self.agent.run(request.timeout_recv_response(Some(answer_time)).build())
             }
@@ -236,11 +308,12 @@ impl Client {
 
     /// The other side answers, but not as a root does.
     fn foreign(&self, why: &str) -> Error {
-        Error::Failed(format!("the answer of {} is not a root's: {why}", self.server))
+        let whose = if self.socket.is_some() { "a cluster's" } else { "a root's" };
+        Error::Failed(format!("the answer of {} is not {whose}: {why}", self.peer()))
     }
 
     fn failed(&self, error: ureq::Error) -> Error {
-        let server = self.server.to_string();
+        let server = self.peer();
         match error {
             ureq::Error::Io(source) => self.lost(&source),
             ureq::Error::Timeout(Timeout::Connect | Timeout::Resolve) => Error::Unreachable {
@@ -248,7 +321,7 @@ impl Client {
                 reason: format!("no connection within {CONNECT_SECONDS_MAX} s"),
             },
             ureq::Error::Timeout(_) => Error::Timeout(format!(
-                "{server} did not answer in full within {ANSWER_SECONDS_MAX} s"
+                "{server} did not answer in full within the time that it has"
             )),
             ureq::Error::ConnectionFailed | ureq::Error::HostNotFound => {
                 Error::Unreachable { server, reason: error.to_string() }
@@ -262,6 +335,6 @@ impl Client {
 
     /// A connection that broke.
     pub(crate) fn lost(&self, source: &io::Error) -> Error {
-        Error::Unreachable { server: self.server.to_string(), reason: source.to_string() }
+        Error::Unreachable { server: self.peer(), reason: source.to_string() }
     }
 }

@@ -10,8 +10,10 @@ use crate::apply::follow;
 use crate::args::{Deletable, DeleteArgs, LoginArgs, LogsArgs};
 use crate::client::Client;
 use crate::error::Error;
+use crate::explain;
 use crate::names::{Kind, field, resolve};
 use crate::terminal;
+use crate::text;
 use crate::ui::{Format, Ui};
 use crate::view;
 use crate::wait::{Goal, Wait};
@@ -23,7 +25,10 @@ const PASSWORD_BYTES_MAX: u64 = 1024;
 const LOG_CHUNK_BYTES: usize = 64 * 1024;
 
 /// Runs `marram get`.
-pub(crate) fn get(ui: Ui, client: &Client, kind: Kind) -> Result<(), Error> {
+pub(crate) fn get(ui: Ui, client: &Client, kind: Kind, foreign: bool) -> Result<(), Error> {
+    if foreign {
+        return get_foreign(ui, client);
+    }
     let answer = client.get(&kind.path())?;
     // Clusters that should have told of their nodes.
     for missing in answer.get("missing").and_then(Value::as_array).into_iter().flatten() {
@@ -40,10 +45,31 @@ pub(crate) fn get(ui: Ui, client: &Client, kind: Kind) -> Result<(), Error> {
     }
 }
 
+/// Clusters and nodes of another tree, whatever was asked for.
+fn get_foreign(ui: Ui, client: &Client) -> Result<(), Error> {
+    let answer = client.get("/api/v1/foreign")?;
+    match ui.format {
+        Format::Json => ui.print_json(&answer),
+        _ => view::print_foreign(ui, &client.items(answer)?),
+    }
+}
+
 /// Runs `marram describe`.
 pub(crate) fn describe(ui: Ui, client: &Client, kind: Kind, name: &str) -> Result<(), Error> {
     let named = resolve(client, kind, name)?;
-    view::print_object(ui, &client.get(&kind.item_path(&named.id))?)
+    let path = kind.item_path(&named.id);
+    let mut item = client.get(&path)?;
+    if kind != Kind::Instance {
+        return view::print_object(ui, &item);
+    }
+    let why = client.get(&format!("{path}/explain"))?;
+    if ui.format == Format::Json {
+        item["path"] = why.get("path").cloned().unwrap_or_default();
+        item["missed"] = why.get("missed").cloned().unwrap_or_default();
+        return ui.print_json(&item);
+    }
+    view::print_object(ui, &item)?;
+    ui.print(&explain::draw(&why, text::now_unix_ms()))
 }
 
 /// Runs `marram delete`.
@@ -120,7 +146,7 @@ pub(crate) fn login(ui: Ui, client: &Client, args: &LoginArgs) -> Result<(), Err
     let config = client.config();
     ui.note(&format!(
         "logged in at {} as {}; kept in {}",
-        client.server(),
+        client.peer(),
         args.username,
         config.path().display()
     ));

@@ -49,6 +49,11 @@ pub(crate) struct Config {
 }
 
 impl Config {
+    /// No configuration, for what needs no login. It cannot be written.
+    pub(crate) fn none() -> Self {
+        Self { path: PathBuf::new(), file: File::default() }
+    }
+
     /// Reads the file at `path`, or at its usual place. None there is an empty configuration.
     pub(crate) fn load(path: Option<&Path>) -> Result<Self, Error> {
         let path = match path {

@@ -78,7 +78,7 @@ fn follow(client: &Client, sender: &SyncSender<Heard>) -> Result<Gone, Error> {
         let read = stream.read(&mut buffer).map_err(|error| client.lost(&error))?;
         if read == 0 {
             return Err(Error::Unreachable {
-                server: client.server().to_string(),
+                server: client.peer(),
                 reason: "it ended the event stream".into(),
             });
         }

@@ -9,7 +9,6 @@
 //! the operator's pipe and fills nobody's memory.
 
 use std::io::{ErrorKind, IsTerminal, Write};
-use std::net::TcpStream;
 use std::os::fd::AsFd;
 use std::time::Duration;
 
@@ -26,6 +25,7 @@ use crate::client::Client;
 use crate::error::Error;
 use crate::names::{Kind, resolve};
 use crate::problem::Problem;
+use crate::socket::Stream;
 use crate::terminal::{self, ENDING, Raw, Signals};
 use crate::text;
 use crate::ui::Ui;
@@ -112,19 +112,15 @@ fn session(ui: Ui, client: &Client, args: &ExecArgs) -> Result<End, Error> {
     end
 }
 
-fn open(client: &Client, path: &str, token: &str) -> Result<WebSocket<TcpStream>, Error> {
+fn open(client: &Client, path: &str, token: &str) -> Result<WebSocket<Stream>, Error> {
     let limit = Duration::from_secs(OPEN_SECONDS_MAX);
-    let address = client.server().address();
-    let stream = TcpStream::connect_timeout(&address, limit).map_err(|e| client.lost(&e))?;
-    let prepared = stream
-        .set_nodelay(true)
-        .and_then(|()| stream.set_read_timeout(Some(limit)))
-        .and_then(|()| stream.set_write_timeout(Some(limit)));
-    prepared.map_err(|error| client.lost(&error))?;
-    let uri = format!("ws://{address}{path}").parse();
+    let stream = client.connect(limit).map_err(|error| client.lost(&error))?;
+    let uri = format!("ws://{}{path}", client.host()).parse();
     let uri = uri.map_err(|error| Error::Usage(format!("the command is too long: {error}")))?;
-    let request =
-        ClientRequestBuilder::new(uri).with_header("Authorization", format!("Bearer {token}"));
+    let mut request = ClientRequestBuilder::new(uri);
+    if !token.is_empty() {
+        request = request.with_header("Authorization", format!("Bearer {token}"));
+    }
     let config = WebSocketConfig::default()
         .max_message_size(Some(FRAME_BYTES_MAX))
         .max_frame_size(Some(FRAME_BYTES_MAX));
@@ -163,7 +159,7 @@ fn would_block(error: &tungstenite::Error) -> bool {
 struct Exec<'a> {
     ui: Ui,
     client: &'a Client,
-    socket: WebSocket<TcpStream>,
+    socket: WebSocket<Stream>,
     resized: Signals,
     ending: Signals,
     /// Whether there may be more input.

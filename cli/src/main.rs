@@ -15,12 +15,15 @@ mod error;
 mod events;
 mod exec;
 mod exit;
+mod explain;
 mod instance;
 mod names;
+mod operate;
 mod problem;
 mod progress;
 mod server;
 mod site;
+mod socket;
 mod sse;
 mod table;
 mod terminal;
@@ -55,14 +58,26 @@ fn main() -> ExitCode {
 }
 
 fn run(ui: Ui, cli: &Cli) -> Result<(), Error> {
+    if cli.global.cluster.is_some() && !cli.command.is_for_clusters() {
+        return Err(Error::Usage(
+            "a cluster does not know that command; ask the root, without --cluster".into(),
+        ));
+    }
     let client = || client(&cli.global);
     match &cli.command {
         Command::Up(args) => site::up(ui, &cli.global, args),
         Command::Down(args) => site::down(ui, &cli.global, args),
         Command::Login(args) => commands::login(ui, &client()?, args),
         Command::Apply(args) => apply::run(ui, &client()?, args),
-        Command::Get { kind } => commands::get(ui, &client()?, *kind),
+        Command::Get { kind, foreign } => commands::get(ui, &client()?, *kind, *foreign),
         Command::Describe { kind, name } => commands::describe(ui, &client()?, *kind, name),
+        Command::Scale(args) => operate::scale(ui, &client()?, args),
+        Command::Cordon(args) => operate::run(ui, &client()?, "cordon", args),
+        Command::Uncordon(args) => operate::run(ui, &client()?, "uncordon", args),
+        Command::Drain(args) => operate::run(ui, &client()?, "drain", args),
+        Command::Forget(args) => operate::run(ui, &client()?, "forget", args),
+        Command::Rebalance(args) => operate::run(ui, &client()?, "rebalance", args),
+        Command::Adopt { child } => operate::adopt(ui, &client()?, child),
         Command::Delete(args) => commands::delete(ui, &client()?, args),
         Command::Logs(args) => commands::logs(ui, &client()?, args),
         Command::Exec(args) => exec::run(ui, &client()?, args),
@@ -77,5 +92,8 @@ fn run(ui: Ui, cli: &Cli) -> Result<(), Error> {
 }
 
 fn client(global: &Global) -> Result<Client, Error> {
+    if let Some(given) = &global.cluster {
+        return Ok(Client::of_cluster(socket::find(given.as_deref())));
+    }
     Client::new(Config::load(global.config.as_deref())?, global.server.as_deref())
 }

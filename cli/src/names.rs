@@ -7,8 +7,8 @@
 //! application  ID | name | name.namespace
 //! service      ID | service | service.namespace | app.namespace.service.namespace
 //! instance     ID | any name of its service, with .NUMBER unless it has only one instance
-//! cluster      ID | name
-//! node         ID | name
+//! cluster      ID | path | name
+//! node         ID | name | path of its cluster, with /NAME
 //! ```
 //!
 //! Invariant: a name that fits more than one thing is never resolved to one of them.
@@ -116,6 +116,8 @@ pub(crate) fn full_name(kind: Kind, item: &Value) -> String {
             field(item, "namespace"),
         ]
         .join("."),
+        // Clusters have paths; of one at the top that is its name.
+        Kind::Cluster if !field(item, "path").is_empty() => field(item, "path").to_owned(),
         Kind::Instance | Kind::Cluster | Kind::Node => name.to_owned(),
     }
 }
@@ -133,8 +135,12 @@ fn service_names(full: &str) -> Vec<String> {
 
 fn candidates(kind: Kind, items: &[Value]) -> Vec<Candidate> {
     let one = |item: &Value| {
-        let full = full_name(kind, item);
+        let mut full = full_name(kind, item);
         let name = field(item, "name");
+        let cluster = item.get("cluster").map_or("", |cluster| field(cluster, "path"));
+        if kind == Kind::Node && !cluster.is_empty() {
+            full = format!("{cluster}/{name}");
+        }
         let names = match kind {
             Kind::Application => [full.clone(), name.to_owned()].into(),
             Kind::Service => service_names(&full).into_iter().collect(),
@@ -280,6 +286,21 @@ mod tests {
         for text in ["shop.test.nginx.web", "nginx.web", "nginx"] {
             assert_eq!(find(Kind::Service, std::slice::from_ref(&item), text).unwrap(), A);
         }
+    }
+
+    #[test]
+    fn clusters_and_nodes_of_a_tree_have_paths() {
+        let cluster = |id: &str, name: &str, path: &str| json!({"cluster_id": id, "name": name, "path": path});
+        let items = [cluster(A, "mitte", "berlin/mitte"), cluster(B, "mitte", "hamburg/mitte")];
+        assert_eq!(find(Kind::Cluster, &items, "berlin/mitte").unwrap(), A);
+        assert_eq!(find(Kind::Cluster, &items[1..], "mitte").unwrap(), B);
+        let error = find(Kind::Cluster, &items, "mitte").unwrap_err().to_string();
+        assert!(error.contains("berlin/mitte  (aaaa"), "{error}");
+        let node =
+            |id: &str, path: &str| json!({"node_id": id, "name": "pi", "cluster": {"path": path}});
+        let items = [node(A, "berlin"), node(B, "berlin/mitte")];
+        assert_eq!(find(Kind::Node, &items, "berlin/pi").unwrap(), A);
+        assert_eq!(find(Kind::Node, &items, "pi").unwrap_err().code(), 2);
     }
 
     #[test]

@@ -23,6 +23,10 @@ pub(crate) struct Server {
 }
 
 impl Server {
+    /// Stands in URLs for a cluster of this machine, which is reached by its socket.
+    pub(crate) const HERE: Self =
+        Self { address: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), PORT) };
+
     /// Reads `http://HOST:PORT`, with or without the scheme, the port and a slash at the end.
     pub(crate) fn parse(given: &str) -> Result<Self, Error> {
         let wrong = |why: &str| {

@@ -17,6 +17,7 @@ mod start;
 mod stop;
 mod tree;
 
+pub(crate) use layout::usual_folder;
 pub(crate) use start::up;
 pub(crate) use stop::down;
 pub(crate) use tree::Shape;

@@ -22,6 +22,26 @@ pub(crate) fn print_list(ui: Ui, kind: Kind, items: &[Value]) -> Result<(), Erro
     ui.print(&list(kind, items, wide, text::now_unix_ms(), ui.table_columns()))
 }
 
+/// Prints children of another tree.
+pub(crate) fn print_foreign(ui: Ui, items: &[Value]) -> Result<(), Error> {
+    if items.is_empty() {
+        ui.note("there are none of another tree");
+        return Ok(());
+    }
+    let columns: [Column; 4] = [
+        ("NAME", Cut::Middle),
+        ("KIND", Cut::Never),
+        ("ID", Cut::Never),
+        ("INSTANCES", Cut::Never),
+    ];
+    let row = |item: &Value| {
+        let cells = ["name", "kind", "id", "instances"].map(|key| plain(item.get(key)));
+        cells.map(|cell| text::line(&cell)).to_vec()
+    };
+    let rows: Vec<Vec<String>> = items.iter().map(row).collect();
+    ui.print(&table::render(&columns, &rows, ui.table_columns()))
+}
+
 /// Draws a list.
 fn list(kind: Kind, items: &[Value], wide: bool, now: u64, width: Option<usize>) -> String {
     let shown: Vec<_> = fields(kind).into_iter().filter(|shown| wide || !shown.wide).collect();
@@ -103,11 +123,23 @@ fn age(item: &Value, key: &str, now: u64) -> String {
 }
 
 fn connected(_: Kind, item: &Value, _: u64) -> String {
-    match item.get("connected").and_then(Value::as_bool) {
-        Some(true) => "connected".into(),
-        Some(false) => "away".into(),
-        None => String::new(),
+    let is = |key: &str| item.get(key).and_then(Value::as_bool);
+    let state = match is("connected") {
+        Some(true) => "connected",
+        Some(false) => "away",
+        None => "",
+    };
+    match (is("draining"), is("cordoned")) {
+        (Some(true), _) => format!("{state}, draining"),
+        (_, Some(true)) => format!("{state}, cordoned"),
+        _ => state.to_owned(),
     }
+}
+
+/// The cluster of a node, with the clusters above it.
+fn cluster_path(item: &Value) -> String {
+    let path = item.get("cluster").map_or("", |cluster| crate::names::field(cluster, "path"));
+    if path.is_empty() { inner_name(item, "cluster") } else { path.to_owned() }
 }
 
 fn why(_: Kind, item: &Value, _: u64) -> String {
@@ -149,11 +181,14 @@ fn fields(kind: Kind) -> Vec<Shown> {
         Kind::Cluster => vec![
             always("NAME", Cut::Middle, name),
             always("STATE", Cut::Never, connected),
+            always("PARENT", Cut::Middle, |_, item, _| inner_name(item, "parent")),
             always("NODES", Cut::Never, |_, item, _| count(item, "nodes")),
             always("INSTANCES", Cut::Never, |_, item, _| count(item, "instances")),
             always("CPU", Cut::Never, cpu),
             always("MEMORY", Cut::Never, memory),
             wide("ID", Cut::Never, id),
+            wide("DEPTH", Cut::Never, |_, item, _| plain(item.get("depth"))),
+            wide("LABELS", Cut::End, |_, item, _| plain(item.get("labels"))),
             wide("LOCATION", Cut::End, |_, item, _| plain(item.get("location"))),
             wide("VIRTUALIZATIONS", Cut::End, |_, item, _| plain(item.get("virtualizations"))),
             wide("ARCHITECTURES", Cut::End, |_, item, _| plain(item.get("architectures"))),
@@ -162,12 +197,13 @@ fn fields(kind: Kind) -> Vec<Shown> {
         Kind::Node => vec![
             always("NAME", Cut::Middle, name),
             always("STATE", Cut::Never, connected),
-            always("CLUSTER", Cut::Middle, |_, item, _| inner_name(item, "cluster")),
+            always("CLUSTER", Cut::Middle, |_, item, _| cluster_path(item)),
             always("INSTANCES", Cut::Never, |_, item, _| count(item, "instances")),
             always("CPU", Cut::Never, cpu),
             always("MEMORY", Cut::Never, memory),
             wide("ID", Cut::Never, id),
             wide("ADDRESS", Cut::Never, |_, item, _| plain(item.get("address"))),
+            wide("LABELS", Cut::End, |_, item, _| plain(item.get("labels"))),
             wide("VIRTUALIZATIONS", Cut::End, |_, item, _| plain(item.get("virtualizations"))),
             wide("ARCHITECTURES", Cut::End, |_, item, _| plain(item.get("architectures"))),
             wide("VERSION", Cut::Never, |_, item, _| plain(item.get("version"))),
@@ -332,24 +368,26 @@ clientsrvr.test.nginx.test.0  running  pi4-1  0         60s    local    127.0.0.
             "cluster": {"id": "c", "name": "local"}, "instances": 2, "cpu_permille": 125,
             "memory_used_mib": 612, "capacity": {"memory_mib": 3906},
         });
-        let away = json!({"node_id": "n", "name": "pi4-2", "connected": false, "instances": 0});
+        let away = json!({"node_id": "n", "name": "pi4-2", "connected": false, "instances": 0,
+            "cordoned": true, "cluster": {"id": "c", "name": "b", "path": "a/b"}});
         assert_eq!(
             list(Kind::Node, &[away, node], false, NOW, None),
             "\
-NAME   STATE      CLUSTER  INSTANCES  CPU     MEMORY
-pi4-1  connected  local    2          12.5 %  612 of 3906 MiB
-pi4-2  away       -        0          -       -
+NAME   STATE           CLUSTER  INSTANCES  CPU     MEMORY
+pi4-1  connected       local    2          12.5 %  612 of 3906 MiB
+pi4-2  away, cordoned  a/b      0          -       -
 "
         );
         let cluster = json!({"cluster_id": "6b02c146095d85ec50ef2ec0", "name": "local",
+            "parent": {"id": "r", "name": "root"},
             "connected": true, "nodes": 2, "instances": 2, "location": "48.1,11.5,1000",
             "virtualizations": ["container", "native"], "version": "0.1.0",
             "architectures": ["x86_64"], "capacity": {"memory_mib": 3906}});
         assert_eq!(
             list(Kind::Cluster, &[cluster], false, NOW, None),
             "\
-NAME   STATE      NODES  INSTANCES  CPU  MEMORY
-local  connected  2      2          -    3906 MiB
+NAME   STATE      PARENT  NODES  INSTANCES  CPU  MEMORY
+local  connected  root    2      2          -    3906 MiB
 "
         );
     }

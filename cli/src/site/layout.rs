@@ -297,14 +297,17 @@ fn folder(given: Option<&Path>) -> Result<PathBuf, Error> {
     if let Some(given) = given {
         return Ok(given.to_owned());
     }
+    usual_folder()
+        .ok_or_else(|| Error::Usage("there is no home folder for the site; name one: --dir".into()))
+}
+
+/// Where a site is that was made without naming a folder; `None` without a home.
+pub(crate) fn usual_folder() -> Option<PathBuf> {
     let state = std::env::var_os("XDG_STATE_HOME").filter(|folder| !folder.is_empty());
     let state = state
         .map(PathBuf::from)
         .or_else(|| std::env::home_dir().map(|home| home.join(".local/state")));
-    let state = state.ok_or_else(|| {
-        Error::Usage("there is no home folder for the site; name one: --dir".into())
-    })?;
-    Ok(state.join("marram"))
+    Some(state?.join("marram"))
 }
 
 /// A small file's text; `None` if there is no such file.
