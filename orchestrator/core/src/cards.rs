@@ -38,6 +38,13 @@ pub(crate) struct Told {
     coming: Option<BTreeMap<ChildId, (u64, ClusterCard)>>,
 }
 
+impl Told {
+    /// Cards of clusters to which the way is whole, as far as the child knows.
+    pub(crate) fn connected(&self) -> impl Iterator<Item = &ClusterCard> {
+        self.cards.values().map(|(_, card)| card).filter(|card| card.connected)
+    }
+}
+
 /// What the parent knows of the cards.
 #[derive(Debug, Default)]
 pub(crate) struct Deck {
@@ -150,6 +157,8 @@ impl Tier {
             *known = whole;
         }
         self.deck.stale = true;
+        // It may have a cluster now that an instance waits for.
+        self.notes.wake.insert(by);
     }
 
     /// Adds to `notes` what the parent shall hear of cards now.

@@ -3,6 +3,7 @@
 use crate::cards::Told;
 use crate::instance::Instance;
 use crate::kin::Site;
+use crate::offer::{Abilities, Offer};
 use crate::peers::bounded_echoes;
 use marram_protocol::CLUSTER_INSTANCES_MAX;
 use marram_protocol::id::{ChildId, InstanceId};
@@ -41,6 +42,10 @@ pub struct Child {
     /// When it was last connected, by the wall clock.
     pub(crate) seen_unix_ms: u64,
     reserved: Reserved,
+    /// Priorities of what holds something there, ascending, and how many have each.
+    priorities: Vec<(i32, u32)>,
+    /// Kept free for one that makes others go.
+    promised: BTreeMap<InstanceId, Resources>,
     /// All instances placed there, over or not.
     pub(crate) placed: BTreeSet<InstanceId>,
     /// Placed elsewhere, and to end here once they run there.
@@ -67,44 +72,6 @@ pub struct Child {
     pub(crate) told: Told,
     /// Its last greeting, among all that arrived.
     pub(crate) arrival: u64,
-}
-
-/// What placement looks at, gathered: it looks at every child.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Offer {
-    pub(crate) capacity: Resources,
-    /// The most that is free in one place, as the child has told; a node is one place.
-    slot: Resources,
-    pub(crate) ability: Arc<Ability>,
-}
-
-/// What a child can run. Most children can run the same: one of each is kept.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Ability {
-    pub(crate) architectures: Vec<String>,
-    pub(crate) virtualizations: Vec<String>,
-}
-
-/// All abilities that children have.
-#[derive(Debug, Default)]
-pub(crate) struct Abilities(BTreeSet<Arc<Ability>>);
-
-impl Abilities {
-    /// Those of a summary, shared with children that have the same.
-    fn share(&mut self, summary: &Summary) -> Arc<Ability> {
-        let ability = Ability {
-            architectures: summary.architectures.clone(),
-            virtualizations: summary.virtualizations.clone(),
-        };
-        if let Some(known) = self.0.get(&ability) {
-            return Arc::clone(known);
-        }
-        // A new one is rare, and the time to forget those that nobody has any more.
-        self.0.retain(|known| Arc::strong_count(known) > 1);
-        let ability = Arc::new(ability);
-        self.0.insert(Arc::clone(&ability));
-        ability
-    }
 }
 
 /// Sums that never saturate: what was added can be taken away again.
@@ -162,14 +129,6 @@ impl Link {
     }
 }
 
-impl Offer {
-    /// What is free in all, and at most in one place, given what is reserved.
-    pub(crate) fn free(&self, reserved: Resources) -> (Resources, Resources) {
-        let free = self.capacity.minus(reserved);
-        (free, free.min(self.slot))
-    }
-}
-
 impl Child {
     pub(crate) fn new(id: ChildId, name: String, kind: ChildKind) -> Self {
         Self {
@@ -181,6 +140,8 @@ impl Child {
             link: None,
             seen_unix_ms: 0,
             reserved: Reserved::default(),
+            priorities: Vec::new(),
+            promised: BTreeMap::new(),
             placed: BTreeSet::new(),
             leaving: BTreeSet::new(),
             ports: BTreeMap::new(),
@@ -201,11 +162,8 @@ impl Child {
     pub(crate) fn note_offer(&mut self, abilities: &mut Abilities) {
         let link = self.link.as_ref().filter(|link| link.complete);
         let link = link.filter(|link| !self.cordoned && !link.summary.cordoned);
-        self.offer = link.map(|link| Offer {
-            capacity: link.summary.capacity,
-            slot: self.slot(&link.summary),
-            ability: abilities.share(&link.summary),
-        });
+        self.offer =
+            link.map(|link| Offer::new(&link.summary, self.slot(&link.summary), abilities));
     }
 
     /// What is free in all, and at most in one place.
@@ -299,6 +257,7 @@ impl Child {
 
     fn reserve(&mut self, spec: &ServiceSpec) {
         self.reserved.apply(spec.resources, u64::saturating_add);
+        self.count_priority(spec.placement.priority, true);
         for port in &spec.ports {
             *self.ports.entry((port.transport, port.host)).or_default() += 1;
         }
@@ -320,6 +279,7 @@ impl Child {
 
     fn unreserve(&mut self, spec: &ServiceSpec) {
         self.reserved.apply(spec.resources, u64::saturating_sub);
+        self.count_priority(spec.placement.priority, false);
         for port in &spec.ports {
             let key = (port.transport, port.host);
             match self.ports.get_mut(&key) {
@@ -327,6 +287,42 @@ impl Child {
                 _ => drop(self.ports.remove(&key)),
             }
         }
+    }
+
+    fn count_priority(&mut self, priority: i32, more: bool) {
+        match self.priorities.binary_search_by_key(&priority, |(known, _)| *known) {
+            Ok(at) if more => self.priorities[at].1 += 1,
+            Ok(at) if self.priorities[at].1 > 1 => self.priorities[at].1 -= 1,
+            Ok(at) => drop(self.priorities.remove(at)),
+            Err(at) if more => self.priorities.insert(at, (priority, 1)),
+            Err(_) => {}
+        }
+    }
+
+    /// Whether something there is less important.
+    pub(crate) fn has_below(&self, priority: i32) -> bool {
+        self.priorities.first().is_some_and(|(lowest, _)| *lowest < priority)
+    }
+
+    /// Whether something there may end soon.
+    pub(crate) fn has_leaving(&self) -> bool {
+        !self.leaving.is_empty() || !self.promised.is_empty()
+    }
+
+    /// Keeps what others leave for this one.
+    pub(crate) fn promise(&mut self, id: InstanceId, amounts: Resources) {
+        self.promised.insert(id, amounts);
+    }
+
+    /// It has got a place, or needs none.
+    pub(crate) fn break_promise(&mut self, id: InstanceId) {
+        self.promised.remove(&id);
+    }
+
+    /// What is not to be had for this instance: held there, or kept free for others.
+    pub(crate) fn taken_for(&self, id: InstanceId) -> Resources {
+        let others = self.promised.iter().filter(|(other, _)| **other != id);
+        others.fold(self.reserved(), |sum, (_, amounts)| sum.plus(*amounts))
     }
 
     /// Whether something placed there holds the host port.
@@ -379,13 +375,21 @@ pub(crate) fn clip(text: &str) -> String {
 
 /// A summary whose size does not depend on who sent it.
 pub(crate) fn bounded(summary: Summary) -> Summary {
-    let list = |words: Vec<String>| {
+    let mut cut = summary.cut;
+    let mut list = |words: Vec<String>| {
+        let named = words.len();
         let words = words.into_iter().filter(|word| word.len() <= WORD_BYTES_MAX);
-        words.take(SUMMARY_LIST_MAX).collect()
+        let words: Vec<String> = words.take(SUMMARY_LIST_MAX).collect();
+        cut |= words.len() < named;
+        words
     };
     Summary {
         architectures: list(summary.architectures),
         virtualizations: list(summary.virtualizations),
+        labels: list(summary.labels),
+        addons: list(summary.addons),
+        gpu_models: list(summary.gpu_models),
+        cut,
         location: clip(&summary.location),
         echoes: bounded_echoes(&summary.echoes).take(ECHOES_MAX).collect(),
         ..summary

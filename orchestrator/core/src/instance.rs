@@ -1,11 +1,12 @@
 //! What a tier knows of one instance.
 
 use crate::Now;
+use crate::decisions::Decision;
 use crate::movement::Leaving;
 use marram_protocol::id::ChildId;
 use marram_protocol::state::InstanceState;
 use marram_protocol::v1::{InstanceStatus, Workload};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 /// Children named in an explanation; the rest are counted.
 pub(crate) const REASONS_MAX: usize = 6;
@@ -40,8 +41,12 @@ pub struct Instance {
     pub(crate) leaving: Option<Leaving>,
     /// It ends where it is placed, to be placed elsewhere.
     pub(crate) stopping: bool,
+    /// It ends there for something more important, and does not go on there.
+    pub(crate) yields: bool,
     /// Why it is not moved away, though it should.
     pub(crate) stays: Option<String>,
+    /// The last decisions about it.
+    pub(crate) decisions: VecDeque<Decision>,
 }
 
 impl Instance {
@@ -63,7 +68,9 @@ impl Instance {
             lost_with: None,
             leaving: None,
             stopping: false,
+            yields: false,
             stays: None,
+            decisions: VecDeque::new(),
         }
     }
 

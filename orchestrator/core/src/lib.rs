@@ -27,19 +27,23 @@
 mod cards;
 mod child;
 mod choose;
+mod decisions;
 mod downward;
 mod instance;
 mod kin;
 mod loss;
 mod movement;
+mod offer;
 mod operate;
 mod peers;
 mod records;
 mod restore;
+mod sum;
 mod tier;
 mod upward;
 
 pub use child::Child;
+pub use decisions::{DECISIONS_MAX, Decision, Verdict};
 pub use instance::Instance;
 pub use loss::{FORGET_MS, GRACE_MS};
 pub use movement::MOVES_MAX;

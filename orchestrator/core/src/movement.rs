@@ -151,8 +151,8 @@ impl Tier {
         }
         instance.tried.clear();
         let Some(instance) = self.instances.get(&id) else { return Ok(false) };
-        let Some(to) = self.choose(id, instance, self.children.values()) else {
-            return Err(self.explain(id));
+        let Some(to) = self.choose(instance, self.children.values()) else {
+            return Err(self.why_nowhere(id));
         };
         match policy {
             MovePolicy::StopFirst => self.stop_first(id, now),
@@ -185,6 +185,15 @@ impl Tier {
             self.notes.retold.entry(from).or_default().insert(id);
         }
         self.movements.note_move(id, now);
+    }
+
+    /// The instance ends where it is, since something more important needs its room.
+    pub(crate) fn make_go(&mut self, id: InstanceId, now: Now) {
+        self.stop_first(id, now);
+        if let Some(instance) = self.instances.get_mut(&id) {
+            instance.yields = true;
+            instance.tried.clear();
+        }
     }
 
     /// The instance is not moved away, for this reason.
@@ -253,6 +262,7 @@ impl Tier {
     fn go_on_here(&mut self, id: InstanceId, why: &str) {
         let Some(instance) = self.instances.get_mut(&id).filter(|i| i.stopping) else { return };
         instance.stopping = false;
+        instance.yields = false;
         let from = instance.placed;
         self.stays(id, why);
         if let Some(from) = from {
@@ -278,9 +288,13 @@ impl Tier {
 
     /// It has ended where it was: another child starts it, or the same one if no other can.
     fn stopped(&mut self, id: InstanceId, from: ChildId, now: Now) {
+        let Some(instance) = self.instances.get_mut(&id) else { return };
+        if std::mem::take(&mut instance.yields) {
+            return self.yielded(id, from, now);
+        }
         let Some(instance) = self.instances.get(&id) else { return };
-        let to = self.choose(id, instance, self.children.values());
-        let why = self.explain(id);
+        let to = self.choose(instance, self.children.values());
+        let why = self.why_nowhere(id);
         self.account(id, |instance| {
             instance.placed = None;
             instance.stopping = false;
@@ -291,6 +305,17 @@ impl Tier {
         if to.is_none() {
             self.stays(id, &why);
         }
+    }
+
+    /// It has ended for something more important: it may go anywhere but into that room.
+    fn yielded(&mut self, id: InstanceId, from: ChildId, now: Now) {
+        self.account(id, |instance| {
+            instance.placed = None;
+            instance.stopping = false;
+        });
+        self.moved(id, from);
+        self.go_on_draining(from, now);
+        self.place(id, now);
     }
 
     /// The child that an instance leaves tells of its copy.

@@ -7,11 +7,13 @@
 //! A value begins with the version of its layout; an unknown one is an error, never a guess.
 
 use crate::child::Child;
+use crate::decisions::Decision;
 use crate::instance::Instance;
 use crate::kin::Site;
 use marram_protocol::id::{ChildId, InstanceId};
 use marram_protocol::v1::{ChildKind, Generation, Kin, Workload};
 use serde::{Deserialize, Serialize};
+use std::collections::VecDeque;
 
 /// Layout of all values.
 const VERSION: u8 = 2;
@@ -92,6 +94,7 @@ pub(crate) struct InstanceRecord {
     pub(crate) handed_back: bool,
     pub(crate) leaving: Option<ChildId>,
     pub(crate) stopping: bool,
+    pub(crate) decisions: VecDeque<Decision>,
 }
 
 impl Key {
@@ -152,6 +155,7 @@ impl From<&Instance> for InstanceRecord {
             handed_back: instance.handed_back,
             leaving: instance.leaving(),
             stopping: instance.stopping,
+            decisions: instance.decisions.clone(),
         }
     }
 }

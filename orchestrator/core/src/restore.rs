@@ -77,6 +77,7 @@ impl Tier {
         instance.placed = record.placed;
         instance.removing = record.removing;
         instance.handed_back = record.handed_back;
+        instance.decisions = record.decisions;
         instance.stopping = record.stopping;
         instance.leaving =
             record.leaving.map(|from| Leaving { from, told: 0, status: instance.status.clone() });
@@ -119,6 +120,7 @@ impl Tier {
                 }
                 None => {}
             }
+            self.note_ties(id);
         }
         self.children.keys().copied().collect::<Vec<_>>().into_iter().for_each(|c| self.watch(c));
         if let Some(desired) = &mut self.desired {

@@ -4,11 +4,12 @@
 //! notes into effects in the one order that is safe: persist, children, parent, watchers.
 
 use crate::cards::Deck;
-use crate::child::{Abilities, Child};
+use crate::child::Child;
 use crate::instance::Instance;
 use crate::kin::Above;
 use crate::loss::Losses;
 use crate::movement::Movements;
+use crate::offer::Abilities;
 use crate::operate::{Asker, Operations};
 use crate::peers::PeerBooks;
 use crate::records::{self, ChildRecord, InstanceRecord, Key, TierRecord};
@@ -46,6 +47,12 @@ pub struct Tier {
     pub(crate) children: BTreeMap<ChildId, Child>,
     pub(crate) abilities: Abilities,
     pub(crate) instances: BTreeMap<InstanceId, Instance>,
+    /// Those placed that ask to be apart from others.
+    pub(crate) shy: BTreeSet<InstanceId>,
+    /// Where room is kept, and for whom.
+    pub(crate) promises: BTreeMap<InstanceId, ChildId>,
+    /// Those without a place that ask to be with others.
+    pub(crate) followers: BTreeSet<InstanceId>,
     /// What the parent desires; the root has no parent.
     pub(crate) desired: Option<Desired>,
     pub(crate) policy: &'static dyn Policy,
@@ -101,6 +108,9 @@ impl Tier {
             children: BTreeMap::new(),
             abilities: Abilities::default(),
             instances: BTreeMap::new(),
+            shy: BTreeSet::new(),
+            followers: BTreeSet::new(),
+            promises: BTreeMap::new(),
             desired: (!is_root).then(Desired::default),
             policy: BEST_FIT,
             reporting: Reporting::default(),
@@ -259,6 +269,8 @@ impl Tier {
             instance.leaving = None;
         });
         self.forget_move(id);
+        self.followers.remove(&id);
+        self.break_promise(id);
         let Some(mut instance) = self.instances.remove(&id) else { return };
         instance.set_state(InstanceState::Undeployed, why, now);
         self.notes.farewells.push(instance.status);
@@ -285,11 +297,28 @@ impl Tier {
             child.hold_leaving(instance);
         }
         self.reporting.summary_stale = true;
+        self.note_ties(id);
         self.watch_instance(id);
         if let Some(left) =
             before.filter(|c| self.children.get(c).is_some_and(Child::is_forgettable))
         {
             self.watch(left);
+        }
+    }
+
+    /// Notes what an instance has to do with others, as it is placed or not.
+    pub(crate) fn note_ties(&mut self, id: InstanceId) {
+        let Some(instance) = self.instances.get(&id) else { return };
+        let placement = &instance.workload.spec.placement;
+        let placed = instance.placed.is_some();
+        for (ties, tied) in [
+            (&mut self.shy, placed && !placement.apart_from.is_empty()),
+            (&mut self.followers, !placed && !placement.with.is_empty()),
+        ] {
+            match tied {
+                true => ties.insert(id),
+                false => ties.remove(&id),
+            };
         }
     }
 

@@ -11,8 +11,7 @@ use marram_protocol::desired::{Desired, Step};
 use marram_protocol::id::{ChildId, InstanceId};
 use marram_protocol::state::InstanceState;
 use marram_protocol::v1::{
-    ChildKind, Down, Hello, InstanceStatus, SUMMARY_LIST_MAX, Scope, Summary, Telemetry, Up,
-    WorkloadUsage,
+    ChildKind, Down, Hello, InstanceStatus, Scope, Summary, Telemetry, Up, WorkloadUsage,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -219,34 +218,6 @@ impl Tier {
         self.reporting.telemetry_sent_ms = Some(now.mono_ms);
         self.reporting.telemetry_stale = !self.reporting.usage_changed.is_empty();
         notes.sends.push(Effect::ToParent(Up::Telemetry(telemetry)));
-    }
-
-    /// What all connected children can do together.
-    pub fn own_summary(&self) -> Summary {
-        let mut sum = Summary {
-            location: self.identity.location.clone(),
-            cordoned: self.cordoned,
-            ..Summary::default()
-        };
-        let mut architectures: BTreeSet<&str> = BTreeSet::new();
-        let mut virtualizations: BTreeSet<&str> = BTreeSet::new();
-        for child in self.children.values() {
-            let Some(summary) = child.summary() else { continue };
-            let (_, slot) = child.free();
-            sum.nodes = sum.nodes.saturating_add(summary.nodes);
-            sum.capacity = sum.capacity.plus(summary.capacity);
-            sum.reserved = sum.reserved.plus(child.reserved());
-            sum.largest_free = sum.largest_free.max(slot);
-            architectures.extend(summary.architectures.iter().map(String::as_str));
-            virtualizations.extend(summary.virtualizations.iter().map(String::as_str));
-        }
-        let list = |words: BTreeSet<&str>| {
-            words.into_iter().take(SUMMARY_LIST_MAX).map(str::to_owned).collect()
-        };
-        sum.echoes = self.peers.echoes();
-        sum.architectures = list(architectures);
-        sum.virtualizations = list(virtualizations);
-        sum
     }
 
     /// What all connected children use together: processors by their number, the hottest

@@ -66,6 +66,11 @@ pub trait Policy: Sync + Debug {
     /// Name in configuration and documents.
     fn name(&self) -> &'static str;
 
+    /// Whether it looks at [`Candidate::siblings`], which costs the caller a count.
+    fn counts_siblings(&self) -> bool {
+        false
+    }
+
     /// How badly `demand` sits there.
     fn score(&self, demand: &Amounts, candidate: &Candidate) -> u64;
 }

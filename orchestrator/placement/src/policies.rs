@@ -58,6 +58,10 @@ impl Policy for Spread {
         "spread"
     }
 
+    fn counts_siblings(&self) -> bool {
+        true
+    }
+
     fn score(&self, demand: &Amounts, candidate: &Candidate) -> u64 {
         let fullest = (0..KINDS).map(|kind| {
             let capacity = u64::from(candidate.capacity[kind]);

@@ -1,11 +1,14 @@
-//! What is chosen and what is said about it agree.
+//! Each condition by itself, and all of them against a plain restatement.
+
+mod conditions;
+mod room;
 
 use super::*;
-use crate::child::{Abilities, Link};
-use crate::instance::Instance;
+use crate::Input;
+use crate::tier::tests::{at, child, effects, hello, instance, root, snapshot, summary};
 use marram_protocol::id::ServiceId;
 use marram_protocol::port::{PortMapping, Transport};
-use marram_protocol::v1::{Generation, Hello, Summary, Workload};
+use marram_protocol::v1::{Resources, ServiceSpec, Summary, Up, Workload};
 use proptest::prelude::*;
 
 fn words() -> impl Strategy<Value = Vec<String>> {
@@ -14,8 +17,11 @@ fn words() -> impl Strategy<Value = Vec<String>> {
 
 fn spec() -> impl Strategy<Value = ServiceSpec> {
     let runtime = prop::option::of(prop::sample::select(vec!["a".to_owned(), "c".into()]));
-    (0..4u32, words(), runtime, words(), prop::option::of(79..81u16), 0..20u8).prop_map(
-        |(memory_mib, architectures, runtime, nodes, port, rare)| {
+    let labels = prop::sample::select(vec!["", "a", "!a", "a,!b", "b=*"]);
+    let port = prop::option::of(79..81u16);
+    let needs = (words(), labels, words(), 0..20u8);
+    (0..4u32, words(), runtime, port, needs).prop_map(
+        |(memory_mib, architectures, runtime, port, (nodes, labels, addons, rare))| {
             let mut spec = ServiceSpec {
                 virtualization: "a".into(),
                 runtime,
@@ -24,90 +30,126 @@ fn spec() -> impl Strategy<Value = ServiceSpec> {
                 ..ServiceSpec::default()
             };
             spec.placement.nodes = nodes;
+            spec.placement.labels = labels.into();
+            spec.placement.addons = addons;
             let mapping = |host| PortMapping { host, workload: 80, transport: Transport::Tcp };
             spec.ports = port.into_iter().map(mapping).collect();
             if rare == 0 {
-                spec.placement.unsupported = vec!["latency".into()];
+                spec.placement.unsupported = vec!["volumes".into()];
             }
             spec
         },
     )
 }
 
-fn instance(number: u32, spec: ServiceSpec) -> Instance {
-    let instance = InstanceId { service: ServiceId([9; 12]), number };
-    let workload = Workload { instance, revision: 1, name: "a.b.c.d".into(), spec };
-    Instance::new(workload, Now::default())
+/// A node: architectures, virtualizations, labels, addons, and whether it has told everything.
+type Has = ([Vec<String>; 4], bool, ServiceSpec);
+
+fn workload(number: u32, spec: ServiceSpec) -> Workload {
+    let instance = InstanceId { service: ServiceId([8; 12]), number };
+    Workload { instance, revision: 1, name: format!("a.b.c.d.{number}"), spec }
 }
 
-fn child(abilities: &mut Abilities, has: &[Vec<String>; 2], told: u8, held: ServiceSpec) -> Child {
-    let id = ChildId([1; 12]);
-    let capacity = Resources { memory_mib: 3, ..Resources::default() };
-    let [architectures, virtualizations] = has.clone();
-    let hello = Hello {
-        child: id,
-        kind: ChildKind::Node,
-        name: "a".into(),
-        version: String::new(),
-        incarnation: 0,
-        generation: Generation::default(),
-        summary: Summary { capacity, architectures, virtualizations, ..Summary::default() },
-        facts: Vec::new(),
-        tree: 0,
-        preferred: None,
-        address: String::new(),
-        node_address: String::new(),
-        labels: Vec::new(),
+fn come(tier: &mut Tier, number: u32, summary: Summary) {
+    let mut hello = hello(number, summary);
+    hello.name = if number == 0 { "a".into() } else { format!("n{number}") };
+    tier.handle(at(0), Input::Child(child(number), Up::Hello(hello)));
+    tier.handle(at(0), Input::Child(child(number), snapshot(0, Vec::new())));
+}
+
+/// The conditions once more, as one would say them.
+fn takes(name: &str, has: &Has, wanted: &ServiceSpec) -> bool {
+    let ([architectures, virtualizations, labels, addons], told, held) = has;
+    let placement = &wanted.placement;
+    let label = |key: &str| labels.iter().any(|label| label == key);
+    let labelled = match placement.labels.as_str() {
+        "a" => label("a"),
+        "!a" => !label("a"),
+        "a,!b" => label("a") && !label("b"),
+        "b=*" => label("b"),
+        _ => true,
     };
-    let mut child = Child::new(id, "a".into(), ChildKind::Node);
-    if told > 0 {
-        child.link = Some(Link { complete: told > 1, ..Link::new(hello) });
-    }
-    child.note_offer(abilities);
-    let mut held = instance(0, held);
-    held.placed = Some(id);
-    child.hold(&held);
-    child
+    let held_mib = held.resources.memory_mib;
+    *told
+        && labelled
+        && placement.unsupported.is_empty()
+        && (placement.nodes.is_empty() || placement.nodes.iter().any(|node| node == name))
+        && placement.addons.iter().all(|addon| addons.contains(addon))
+        && virtualizations.contains(&wanted.virtualization)
+        && wanted.runtime.as_ref().is_none_or(|runtime| virtualizations.contains(runtime))
+        && (wanted.architectures.is_empty()
+            || wanted.architectures.iter().any(|one| architectures.contains(one)))
+        && wanted.ports.iter().all(|port| !held.ports.contains(port))
+        && wanted.resources.memory_mib + held_mib <= 3
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
     #[test]
-    fn the_sieve_passes_what_there_is_nothing_to_say_against(
+    fn who_can_take_it_is_found_and_nobody_else(
         wanted in spec(),
-        children in prop::collection::vec((words(), words(), 0..8u8, spec()), 1..30),
-        refused in any::<bool>(),
+        children in prop::collection::vec(
+            ([words(), words(), words(), words()], prop::bool::weighted(0.9), spec()), 1..12,
+        ),
     ) {
-        let mut abilities = Abilities::default();
-        let mut make = |(architectures, virtualizations, told, held): (_, _, _, ServiceSpec)| {
-            child(&mut abilities, &[architectures, virtualizations], told, held)
-        };
-        let children: Vec<Child> = children.into_iter().map(&mut make).collect();
-        let demand = amounts(wanted.resources);
-        let mut wanted = instance(1, wanted);
-        if refused {
-            wanted.note_refusal(ChildId([1; 12]), "no");
+        let mut tier = root();
+        for (number, (lists, told, held)) in (0..).zip(&children) {
+            let [architectures, virtualizations, labels, addons] = lists.clone();
+            let summary =
+                Summary { architectures, virtualizations, labels, addons, ..summary(3) };
+            come(&mut tier, number, summary);
+            let mut placed = Instance::new(workload(number, held.clone()), at(0));
+            placed.placed = Some(child(number));
+            let there = tier.children.get_mut(&child(number)).unwrap();
+            there.hold(&placed);
+            if !told {
+                there.offer = None;
+            }
         }
-        let mut sieve = Sieve::new(&wanted);
-        for child in &children {
-            let passes = sieve.pass(child, &demand).is_some();
-            prop_assert_eq!(passes, misfit(child, &wanted).is_none(), "{:?}", child);
+        let wanted = Instance::new(workload(99, wanted), at(0));
+        let name = |number: usize| if number == 0 { "a".into() } else { format!("n{number}") };
+        let expected: Vec<ChildId> = (0..children.len())
+            .filter(|n| takes(&name(*n), &children[*n], &wanted.workload.spec))
+            .map(|n| child(u32::try_from(n).unwrap()))
+            .collect();
+        match tier.weigh(&wanted, tier.children.values()) {
+            Some(choice) => {
+                prop_assert!(expected.contains(&choice.child));
+                prop_assert_eq!((choice.candidates, choice.of), (expected.len(), children.len()));
+            }
+            None => prop_assert!(expected.is_empty()),
         }
     }
 }
 
 #[test]
 fn many_kinds_of_children_are_judged_each_for_itself() {
-    let mut abilities = Abilities::default();
-    let wanted = instance(1, ServiceSpec { virtualization: "v7".into(), ..ServiceSpec::default() });
-    let children: Vec<Child> = (0..3 * JUDGED_MAX)
-        .map(|kind| {
-            let has = [Vec::new(), vec![format!("v{}", kind % 40)]];
-            child(&mut abilities, &has, 2, ServiceSpec::default())
-        })
-        .collect();
-    let mut sieve = Sieve::new(&wanted);
-    let passed: Vec<usize> = (0..children.len())
-        .filter(|index| sieve.pass(&children[*index], &[0; 7]).is_some())
-        .collect();
-    assert_eq!(passed, [7, 47]);
+    let mut tier = root();
+    for number in 0..3 * 16 {
+        let virtualizations = vec![format!("v{}", number % 40)];
+        come(&mut tier, number, Summary { virtualizations, ..summary(1) });
+    }
+    let spec = ServiceSpec { virtualization: "v7".into(), ..ServiceSpec::default() };
+    let wanted = Instance::new(workload(0, spec), at(0));
+    let choice = tier.weigh(&wanted, tier.children.values()).unwrap();
+    assert_eq!((choice.child, choice.candidates), (child(7), 2));
+}
+
+#[test]
+fn decisions_are_kept_over_a_restart() {
+    let mut tier = root();
+    come(&mut tier, 1, summary(100));
+    effects(&mut tier);
+    tier.handle(at(5), Input::Deploy(crate::tier::tests::workload(1, 50)));
+    let kept = tier.explain(instance(1)).unwrap().clone();
+    assert_eq!(kept.len(), 1);
+    assert_eq!(kept[0].verdict.to_string(), "placed on n1 by best-fit, one of 1 that fit among 1");
+    let records = effects(&mut tier).into_iter().filter_map(|effect| match effect {
+        crate::Effect::Persist(records) => Some(records),
+        _ => None,
+    });
+    let records: Vec<_> = records.flatten().filter_map(|(k, v)| Some((k, v?))).collect();
+    let tier = Tier::restore(tier.identity.clone(), true, 1, records, at(9)).unwrap();
+    assert_eq!(tier.explain(instance(1)), Some(&kept));
 }

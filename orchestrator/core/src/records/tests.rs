@@ -1,9 +1,15 @@
 //! What is written is read back; anything else is an error.
 
 use super::*;
+use crate::decisions::Verdict;
 use marram_protocol::id::ServiceId;
 use marram_protocol::v1::ServiceSpec;
 use proptest::prelude::*;
+
+fn decided(times: u32) -> VecDeque<Decision> {
+    let verdict = Verdict::Refused { by: "a".into(), reason: "b".into() };
+    (0..times % 3).map(|_| Decision { unix_ms: 5, times, verdict: verdict.clone() }).collect()
+}
 
 fn instance_record() -> impl Strategy<Value = InstanceRecord> {
     let name = "[a-z]{0,20}";
@@ -27,6 +33,7 @@ fn instance_record() -> impl Strategy<Value = InstanceRecord> {
                 handed_back,
                 leaving: leaving.map(ChildId),
                 stopping,
+                decisions: decided(number),
             }
         },
     )

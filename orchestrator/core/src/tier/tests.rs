@@ -6,8 +6,8 @@ mod kin;
 mod restore;
 
 use super::*;
-use crate::child::Offer;
 use crate::instance::{REASONS_MAX, TRIED_MAX};
+use crate::offer::Offer;
 use crate::{CHILDREN_MAX, Effect};
 use marram_protocol::desired::FETCH_MAX;
 use marram_protocol::id::ServiceId;
