@@ -2,13 +2,14 @@
 SHELL := bash
 .DEFAULT_GOAL := help
 .PHONY: help setup build demo test lint fmt bench sim clean-state
+PROFILE_OF_TESTS := $(if $(CI),ci,default)
 BINARIES := -p marram -p marram-root -p marram-cluster -p marram-node -p marram-shim
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
 
 setup: ## install what building, testing and the demo need, where missing (Debian, as root)
-	@setup/packages.sh && setup/tools.sh nextest && setup/venv.sh
+	@setup/packages.sh && setup/tools.sh nextest && setup/venv.sh && setup/containerd.sh
 
 build: ## build the programs for use, into target/release
 	cargo build --locked --release $(BINARIES)
@@ -16,9 +17,11 @@ build: ## build the programs for use, into target/release
 demo: ## deploy examples/clientsrvr.json on this machine, fetch its page, and clean up
 	@setup/packages.sh && demo/run.sh
 
-test: setup ## run every test
+test: setup ## run every test, those of the containerd backend on containerd 2 as well
 	cargo build --locked --workspace --bins
-	cargo nextest run --locked --workspace --profile $(if $(CI),ci,default)
+	cargo nextest run --locked --workspace --profile $(PROFILE_OF_TESTS)
+	MARRAM_TEST_CONTAINERD="$$(setup/containerd.sh --path)" cargo nextest run --locked --workspace \
+	  --profile $(PROFILE_OF_TESTS) -E 'package(marram-containerd) & kind(test)'
 
 lint: ## check formatting, and clippy with warnings as errors
 	cargo fmt --all --check

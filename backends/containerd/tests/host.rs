@@ -87,6 +87,25 @@ async fn workloads_outlive_a_restart_of_containerd() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_containerd_that_is_tested_is_the_one_asked_for() {
+    let host = Host::new("runc");
+    let (backend, _) = watched(&host);
+    let daemon = support::run("containerd", &["--version"]);
+    let version = backend.fingerprint().await.version;
+    let number = version.strip_prefix("containerd ").unwrap();
+    assert!(daemon.contains(number), "{number} answers, and the program is {daemon}");
+    let handle = backend.prepare(&id("asked-for"), &host.script("sleep 1000")).await.unwrap();
+    backend.start(&handle).await.unwrap();
+    let all = host.daemon.descendants_named();
+    let shim = all.iter().find(|line| line.contains("containerd-shim")).unwrap();
+    if let Some(folder) = support::folder_under_test() {
+        let program = folder.join("containerd-shim-runc-v2").display().to_string();
+        assert!(shim.contains(&program), "{program} was asked for, and {shim} runs");
+    }
+    backend.destroy(&id("asked-for")).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_engine_may_be_there_before_containerd() {
     let mut host = Host::new("runc");
     host.daemon.down();

@@ -57,6 +57,7 @@ disabled_plugins = ["io.containerd.grpc.v1.cri"]
             .args(["--pdeathsig", "KILL"])
             .args(namespace)
             .args(["sh", "-c", &run])
+            .env("PATH", super::search_path())
             .stdout(Stdio::from(log.try_clone().unwrap()))
             .stderr(Stdio::from(log))
             .spawn()
@@ -65,7 +66,9 @@ disabled_plugins = ["io.containerd.grpc.v1.cri"]
         let socket = self.socket();
         let socket = socket.to_str().unwrap();
         until("containerd to answer", || {
-            let asked = Command::new("ctr").args(["--address", socket, "version"]).output();
+            let path = super::search_path();
+            let version = ["--address", socket, "version"];
+            let asked = Command::new("ctr").args(version).env("PATH", path).output();
             asked.is_ok_and(|output| output.status.success())
         });
     }

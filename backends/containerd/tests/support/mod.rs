@@ -25,16 +25,40 @@ use tempfile::TempDir;
 /// The image that most tests run.
 pub(crate) const IMAGE: &str = "docker.io/library/busybox:latest";
 
+/// Names the folder of the containerd that is tested; unset, that is the installed one.
+const UNDER_TEST: &str = "MARRAM_TEST_CONTAINERD";
+
+/// What that folder has to hold.
+const PROGRAMS: [&str; 3] = ["containerd", "ctr", "containerd-shim-runc-v2"];
+
 /// How long anything may take on a loaded machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The output of a command that must succeed.
 pub(crate) fn run(program: &str, arguments: &[&str]) -> String {
-    let output = Command::new(program).args(arguments).output();
+    let output = Command::new(program).args(arguments).env("PATH", search_path()).output();
     let output = output.unwrap_or_else(|e| panic!("{program}: {e}; run `make setup`"));
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{program} {arguments:?}: {errors}");
     String::from_utf8(output.stdout).unwrap()
+}
+
+/// The folder of the containerd that is tested, if it is not the installed one.
+pub(crate) fn folder_under_test() -> Option<PathBuf> {
+    let folder = PathBuf::from(std::env::var_os(UNDER_TEST)?);
+    for program in PROGRAMS {
+        let path = folder.join(program);
+        let there = path.is_absolute() && path.is_file();
+        assert!(there, "{UNDER_TEST} asks for {path:?}, which is not there: run `make setup`");
+    }
+    Some(folder)
+}
+
+/// Where a program is found: the folder of the containerd that is tested comes first.
+pub(crate) fn search_path() -> std::ffi::OsString {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let all = folder_under_test().into_iter().chain(std::env::split_paths(&path));
+    std::env::join_paths(all).unwrap()
 }
 
 /// Waits until a condition holds.
@@ -85,7 +109,7 @@ impl Host {
     }
 
     fn on(runtime: &'static str, disk_mib: Option<u32>) -> Self {
-        for program in ["containerd", "ctr", "containerd-shim-runc-v2", "setpriv", "tar", runtime] {
+        for program in PROGRAMS.into_iter().chain(["setpriv", "tar", runtime]) {
             let found = run("sh", &["-c", &format!("command -v {program} || true")]);
             assert!(!found.is_empty(), "{program} is not installed: run `make setup`");
         }
