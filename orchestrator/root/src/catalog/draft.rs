@@ -48,6 +48,8 @@ pub struct DraftService {
     pub namespace: String,
     /// The microservice as it was given, as JSON.
     pub document: String,
+    /// Instances that there shall be at least; `None` if the document does not say.
+    pub replicas: Option<u32>,
 }
 
 impl Draft {
@@ -115,6 +117,7 @@ fn service(checked: &Microservice, mut given: Value) -> Result<DraftService, Ref
         name: name.clone(),
         namespace: namespace.clone(),
         document,
+        replicas: checked.marram.as_ref().and_then(|fields| fields.replicas),
     })
 }
 

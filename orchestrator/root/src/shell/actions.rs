@@ -13,7 +13,7 @@ use marram_orchestrator_core::{Input, TierError};
 use marram_protocol::CLUSTER_INSTANCES_MAX;
 use marram_protocol::id::{ApplicationId, InstanceId, ServiceId};
 use marram_protocol::sla::SERVICES_MAX;
-use marram_protocol::v1::{OperationEnd, OperationId};
+use marram_protocol::v1::{OperationEnd, OperationId, Workload};
 use marram_rest::front::Order;
 use tokio::sync::oneshot;
 
@@ -21,8 +21,18 @@ use tokio::sync::oneshot;
 struct Step {
     existing: Option<ApplicationId>,
     fresh: ApplicationId,
-    /// In the document's order: there already, or to be made under that id.
-    services: Vec<(ServiceId, bool)>,
+    /// In the document's order.
+    services: Vec<Part>,
+}
+
+/// What an apply will do with one service.
+#[derive(Clone, Copy)]
+struct Part {
+    /// There already, or to be made under that id.
+    service: ServiceId,
+    created: bool,
+    /// Instances that there shall be at least.
+    replicas: usize,
 }
 
 impl Shell {
@@ -109,8 +119,9 @@ impl Shell {
         if !conflicts.is_empty() {
             return Err(Refusal::Conflict(conflicts.join("; ")));
         }
-        let made =
-            |step: &Step, service: &DraftService| step.services.contains(&(service.fresh, true));
+        let made = |step: &Step, service: &DraftService| {
+            step.services.iter().any(|part| part.created && part.service == service.fresh)
+        };
         let all = steps.iter().zip(&draft.applications);
         let new = all.clone().flat_map(|(step, application)| {
             application.services.iter().filter(move |service| made(step, service))
@@ -133,7 +144,11 @@ impl Shell {
                 }
             }
         }
-        steps.into_iter().map(|step| self.deploy_missing(access, step)).collect()
+        let mut missing = Vec::new();
+        let applied = steps.into_iter().map(|step| self.fill_up(access, step, &mut missing));
+        let applied = applied.collect::<Result<Vec<_>, Refusal>>()?;
+        self.change(missing, Vec::new());
+        Ok(applied)
     }
 
     fn plan(
@@ -152,8 +167,11 @@ impl Shell {
         let services = application.services.iter().map(|draft| {
             let (name, space) = (&draft.name, &draft.namespace);
             let there = existing.and_then(|id| self.catalog.find_service(id, name, space));
+            // Without a word of it, one instance is enough.
+            let replicas =
+                draft.replicas.map_or(1, |count| usize::try_from(count).unwrap_or(usize::MAX));
             match there {
-                None => (draft.fresh, true),
+                None => Part { service: draft.fresh, created: true, replicas },
                 Some(there) => {
                     if !same_document(there, draft) {
                         conflicts.push(format!(
@@ -162,13 +180,13 @@ impl Shell {
                             there.id
                         ));
                     }
-                    (there.id, false)
+                    Part { service: there.id, created: false, replicas }
                 }
             }
         });
-        let services: Vec<(ServiceId, bool)> = services.collect();
+        let services: Vec<Part> = services.collect();
         let there = existing.map_or(0, |id| self.catalog.members(id).count());
-        let new = services.iter().filter(|(_, created)| *created).count();
+        let new = services.iter().filter(|part| part.created).count();
         if there.saturating_add(new) > SERVICES_MAX {
             conflicts.push(format!(
                 "application {name} would have {} services, at most {SERVICES_MAX} are allowed",
@@ -179,20 +197,31 @@ impl Shell {
     }
 
     fn room_for_instances(&self, steps: &[Step]) -> Result<(), Refusal> {
-        let services = steps.iter().flat_map(|step| &step.services);
-        let new = services.filter(|(id, _)| self.staying(*id).is_empty()).count();
+        let parts = steps.iter().flat_map(|step| &step.services);
+        let missing =
+            parts.map(|part| part.replicas.saturating_sub(self.staying(part.service).len()));
+        let new = missing.fold(0_usize, usize::saturating_add);
         if self.tier.instances().len().saturating_add(new) > CLUSTER_INSTANCES_MAX {
             return Err(Refusal::Conflict(TierError::TooMany.to_string()));
         }
         Ok(())
     }
 
-    fn deploy_missing(&mut self, access: &Access, step: Step) -> Result<Applied, Refusal> {
+    /// Adds to `missing` what there shall be and is not.
+    fn fill_up(
+        &mut self,
+        access: &Access,
+        step: Step,
+        missing: &mut Vec<Workload>,
+    ) -> Result<Applied, Refusal> {
         let mut services = Vec::with_capacity(step.services.len());
-        for (service, created) in step.services {
+        for Part { service, created, replicas } in step.services {
             let mut instances = self.staying(service);
-            if instances.is_empty() {
-                instances.push(self.deploy(access, service)?);
+            let new = replicas.saturating_sub(instances.len());
+            for workload in self.new_workloads(access, service, new)? {
+                self.catalog.take_instance_number(service)?;
+                instances.push(workload.instance);
+                missing.push(workload);
             }
             services.push(AppliedService { service, created, instances });
         }

@@ -47,6 +47,32 @@ fn a_service_grows_and_loses_its_highest_numbers() {
 }
 
 #[test]
+fn a_document_says_how_many_there_shall_be_at_least() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = TestRoot::start(dir.path());
+    let said = document("shop", &["web"])
+        .replace("\"memory\":100", "\"memory\":100,\"marram\":{\"replicas\":3}");
+    let apply = || {
+        let applied = root.admin.post("/api/v1/apply", &said).expect(200).json();
+        applied["applications"][0]["services"][0].clone()
+    };
+    let first = apply();
+    assert_eq!(numbers(&first["instances"]), [0, 1, 2]);
+    // Nothing is missing, and nothing is removed.
+    assert_eq!(apply()["instances"], first["instances"]);
+    let path = format!("/api/v1/services/{}/scale", first["service_id"].as_str().unwrap());
+    root.admin.put(&path, "{\"replicas\": 5}").expect(202);
+    assert_eq!(numbers(&apply()["instances"]), [0, 1, 2, 3, 4]);
+    root.admin.put(&path, "{\"replicas\": 1}").expect(202);
+    assert_eq!(numbers(&apply()["instances"]), [0, 5, 6]);
+    // More than a tier holds is refused whole.
+    let large = document("huge", &["web", "db"])
+        .replace("\"memory\":100", "\"memory\":100,\"marram\":{\"replicas\":5000}");
+    root.admin.post("/api/v1/apply", large).expect(409);
+    assert_eq!(root.admin.get("/api/v1/applications").json()["items"].as_array().unwrap().len(), 1);
+}
+
+#[test]
 fn a_step_has_a_limit_and_is_durable_as_a_whole() {
     let dir = tempfile::tempdir().unwrap();
     let root = TestRoot::start(dir.path());
