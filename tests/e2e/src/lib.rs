@@ -2,16 +2,21 @@
 //!
 //! Why apart from the tests: the benches start the same sites.
 //!
-//! Programs are those beside the test's own (`cargo build --workspace --bins`). Everything
-//! listens on loopback, lives below one temporary folder, and ends with its [`Site`].
+//! Programs are those beside the test's own (`cargo build --workspace --bins`). A [`Site`] is one
+//! of each on loopback; a [`Tree`] has many, on machines that are network namespaces. Both live
+//! below one temporary folder, and everything ends with them.
 
 mod api;
+mod net;
 mod site;
 mod stack;
+mod tree;
 
 pub use api::Api;
+pub use net::Net;
 pub use site::{Site, Tier};
 pub use stack::Stack;
+pub use tree::{FAILBACK_S, FAILOVER_S, Place, Process, Tree};
 
 use anyhow::bail;
 use std::path::PathBuf;

@@ -26,7 +26,7 @@ impl Tier {
     /// All, from the top.
     pub const ALL: [Self; 3] = [Self::Root, Self::Cluster, Self::Node];
 
-    fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Root => "root",
             Self::Cluster => "cluster",
