@@ -1,7 +1,8 @@
 //! Replays one world and shows what happens in it, or tries many.
 //!
 //! `marram-sim SEED [NAME=NUMBER…]` shows one world; the names are those of `Params`.
-//! `marram-sim soak FIRST COUNT` tries so many worlds of all kinds and names those that fail.
+//! `marram-sim soak FIRST COUNT` tries so many worlds of all kinds and names those that fail;
+//! `hunt` stops at the first of them.
 //! `marram-sim pace [NAME=NUMBER…]` tells how fast a world goes.
 
 use marram_sim::{PRESETS, Params, World, story};
@@ -12,9 +13,9 @@ fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let outcome = match words.as_slice() {
-        ["soak", first, count] => match (first.parse(), count.parse()) {
-            (Ok(first), Ok(count)) => soak(first, count),
-            _ => Err("soak takes two numbers".into()),
+        [how @ ("soak" | "hunt"), first, count] => match (first.parse(), count.parse()) {
+            (Ok(first), Ok(count)) => soak(first, count, *how == "hunt"),
+            _ => Err(format!("{how} takes two numbers")),
         },
         ["pace", rest @ ..] => Params::read(rest.iter().copied()).and_then(pace),
         [seed, rest @ ..] => match (seed.parse(), Params::read(rest.iter().copied())) {
@@ -23,7 +24,10 @@ fn main() -> ExitCode {
             (Err(_), _) => Err(format!("{seed:?} is no seed")),
             (_, Err(why)) => Err(why),
         },
-        [] => Err("usage: marram-sim SEED [NAME=NUMBER…] | soak FIRST COUNT | pace".into()),
+        [] => Err(
+            "usage: marram-sim SEED [NAME=NUMBER…] | soak FIRST COUNT | hunt FIRST COUNT | pace"
+                .into(),
+        ),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -39,8 +43,8 @@ fn say(line: &str) -> Result<(), String> {
     writeln!(std::io::stdout().lock(), "{line}").map_err(|error| error.to_string())
 }
 
-/// Worlds of all kinds, each as often as its share; all failures are told.
-fn soak(first: u64, count: u64) -> Result<(), String> {
+/// Worlds of all kinds, each as often as its share; all failures are told, or the first.
+fn soak(first: u64, count: u64, only_first: bool) -> Result<(), String> {
     // Each failure is told once, by its command.
     std::panic::set_hook(Box::new(|_| {}));
     let (mut tried, mut failures) = (0, Vec::new());
@@ -51,6 +55,9 @@ fn soak(first: u64, count: u64) -> Result<(), String> {
             if let Err(why) = story(seed, preset.params, 0) {
                 say(&why)?;
                 failures.push(why);
+                if only_first {
+                    return Err("one ended badly".into());
+                }
             }
         }
     }

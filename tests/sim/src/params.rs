@@ -23,6 +23,8 @@ pub struct Params {
     pub clones: u32,
     /// Children may take another parent.
     pub failover: u32,
+    /// Operators cordon, drain and so on.
+    pub operations: u32,
     /// The root may lose its disk.
     pub wipes: u32,
 }
@@ -39,6 +41,7 @@ impl Default for Params {
             telemetry: 0,
             clones: 0,
             failover: 0,
+            operations: 1,
             wipes: 0,
         }
     }
@@ -66,9 +69,9 @@ impl Params {
         Ok(params)
     }
 
-    fn fields(&mut self) -> [(&'static str, &mut u32); 10] {
+    fn fields(&mut self) -> [(&'static str, &mut u32); 11] {
         let Self { clusters, depth, nodes, fates, faults, .. } = self;
-        let Self { instances, telemetry, clones, failover, wipes, .. } = self;
+        let Self { instances, telemetry, clones, failover, operations, wipes, .. } = self;
         [
             ("clusters", clusters),
             ("depth", depth),
@@ -79,6 +82,7 @@ impl Params {
             ("telemetry", telemetry),
             ("clones", clones),
             ("failover", failover),
+            ("operations", operations),
             ("wipes", wipes),
         ]
     }

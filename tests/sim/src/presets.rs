@@ -24,6 +24,7 @@ const USUAL: Params = Params {
     telemetry: 0,
     clones: 0,
     failover: 0,
+    operations: 1,
     wipes: 0,
 };
 

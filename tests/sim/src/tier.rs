@@ -10,6 +10,9 @@ use marram_protocol::id::{ChildId, InstanceId};
 use marram_protocol::state::InstanceState;
 use std::collections::BTreeMap;
 
+/// Sites that tiers are spread over, by their labels.
+pub(crate) const SITES: usize = 3;
+
 #[derive(Debug)]
 pub(crate) struct Orchestrator {
     pub(crate) id: ChildId,
@@ -17,6 +20,8 @@ pub(crate) struct Orchestrator {
     /// The tier that it connects to, and the one it would rather have. The root has none.
     pub(crate) parent: Option<usize>,
     pub(crate) preferred: Option<usize>,
+    /// Its place in the world's list.
+    pub(crate) number: usize,
     /// Clusters on the way from the root, itself included; 0 is the root.
     pub(crate) depth: u32,
     pub(crate) program: Program,
@@ -44,6 +49,7 @@ impl Orchestrator {
             name,
             parent,
             preferred: parent,
+            number: 0,
             depth: 0,
             program: Program::new(clock),
             core: None,
@@ -73,12 +79,11 @@ impl Orchestrator {
             location: String::new(),
             version: "sim".into(),
             incarnation: self.program.life,
-            labels: Vec::new(),
+            labels: vec![format!("site=s{}", self.number % SITES)],
             address: String::new(),
             node_address: String::new(),
         };
-        let number = self.id.0.iter().fold(0, |sum, byte| sum * 7 + u64::from(*byte));
-        let epoch = number * 1000 + 1 + self.wiped;
+        let epoch = (self.number as u64 + 1) * 1000 + 1 + self.wiped;
         let now = self.program.tier_now(now_ms);
         let core = Tier::restore(identity, self.is_root(), epoch, self.store.records(), now);
         self.core = Some(core.expect("records that a tier wrote"));

@@ -10,12 +10,14 @@ mod effects;
 mod faults;
 mod links;
 mod lives;
+mod operations;
 mod operator;
 mod peace;
 mod rules;
 mod shells;
 mod states;
 mod tell;
+mod wishes;
 
 use crate::Random;
 use crate::backend::Task;
@@ -84,6 +86,7 @@ pub struct World {
     watch: Watch,
     fates_left: u32,
     peace: bool,
+    peace_since_ms: u64,
     /// Messages by direction: how many, and their bytes.
     traffic: [(u64, u64); 2],
     /// Of those the ones that are no heartbeat.

@@ -39,6 +39,7 @@ impl World {
             watch: Watch::default(),
             fates_left: params.fates,
             peace: false,
+            peace_since_ms: 0,
             traffic: [(0, 0); 2],
             loud: 0,
             steps: 0,
@@ -68,6 +69,7 @@ impl World {
             let name = if number == 0 { "root".into() } else { format!("c{number}") };
             let id = id(0xc0, number);
             let mut tier = Orchestrator::new(id, name, parent, clock);
+            tier.number = self.tiers.len();
             tier.depth = parent.map_or(0, |parent| self.tiers[parent].depth + 1);
             let external = faults && self.random.chance(25);
             let will_delay_ms = if faults { self.random.pick(&[0, 0, 0, 5_000]) } else { 0 };

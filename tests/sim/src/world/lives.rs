@@ -60,6 +60,7 @@ impl World {
         match actor {
             Actor::Tier(tier) => {
                 self.operator.crashed(tier);
+                self.operations_crashed(tier);
                 self.tiers[tier].stop();
                 self.lose_bus(tier);
             }

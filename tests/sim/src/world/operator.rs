@@ -4,17 +4,15 @@
 //! from it is performed. One that a crash cut short may have come true or not; the operator
 //! looks, and goes on from there.
 
+use super::operations::Operations;
+use super::wishes::Where;
 use super::{ROOT, World};
 use crate::network::Actor;
 use crate::program::Happening;
 use marram_orchestrator_core::Input;
 use marram_protocol::id::{InstanceId, ServiceId};
-use marram_protocol::v1::{Patience, Resources, ServiceSpec, Workload};
+use marram_protocol::v1::Workload;
 use std::collections::{BTreeMap, BTreeSet};
-
-/// Least and most memory of an instance. Two of them at most fill a node, so as many as there
-/// are nodes fit in whatever order they come.
-const MEMORY_MIB: (u64, u64) = (50, 350);
 
 /// Operators, and what they know.
 #[derive(Debug, Default)]
@@ -27,8 +25,11 @@ pub(super) struct Operator {
     pending: Vec<Wish>,
     /// The root crashed over these.
     doubtful: Vec<Wish>,
-    /// Patience of everything that was ever asked for.
-    pub(super) patience: BTreeMap<InstanceId, Patience>,
+    /// Where everything that was ever asked for may be.
+    pub(super) places: BTreeMap<InstanceId, Where>,
+    /// What is stopped before it is moved.
+    pub(super) stop_first: BTreeSet<InstanceId>,
+    pub(super) operations: Operations,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -45,6 +46,11 @@ impl Operator {
         };
         let mut open = self.pending.iter().chain(&self.doubtful);
         self.wanted.contains(instance) || open.any(is_it)
+    }
+
+    /// Whether an instance may not be everywhere: there may be no room for it where it may.
+    pub(super) fn is_bound(&self, instance: &InstanceId) -> bool {
+        self.places.get(instance).is_some_and(|place| *place != Where::Anywhere)
     }
 
     /// A tier has crashed.
@@ -70,9 +76,14 @@ impl World {
         if !self.answers(Actor::Tier(ROOT)) {
             return;
         }
-        let wanted = self.operator.wanted.len() + self.operator.pending.len();
-        let full = wanted + self.operator.doubtful.len() >= self.operator.instances_max;
-        if self.operator.wanted.is_empty() || (!full && self.random.chance(65)) {
+        let doubtful = self.operator.pending.len() + self.operator.doubtful.len();
+        let wanted = self.operator.wanted.len() + doubtful;
+        let full = wanted >= self.operator.instances_max;
+        if self.params.operations > 0 && self.random.chance(25) {
+            self.operate_on_some_child();
+        } else if self.random.chance(10) {
+            self.scale(self.operator.instances_max.saturating_sub(wanted));
+        } else if self.operator.wanted.is_empty() || (!full && self.random.chance(65)) {
             self.deploy_one();
         } else if !self.operator.wanted.is_empty() {
             let index = self.random.index(self.operator.wanted.len());
@@ -81,34 +92,32 @@ impl World {
         }
     }
 
-    fn deploy_one(&mut self) {
-        let instance =
-            InstanceId { service: ServiceId([9; 12]), number: self.operator.next_number };
+    fn next_workload(&mut self) -> Workload {
+        let number = self.operator.next_number;
         self.operator.next_number += 1;
-        let memory_mib = self.random.between(MEMORY_MIB.0, MEMORY_MIB.1);
-        let memory_mib = u32::try_from(memory_mib).unwrap_or(0);
-        let patience = self.draw_patience();
-        self.operator.patience.insert(instance, patience);
-        self.note(|_| format!("operator: deploy {instance}, {memory_mib} MiB, {patience:?}"));
+        let instance = InstanceId { service: ServiceId([9; 12]), number };
         self.operator.pending.push(Wish::Deploy(instance));
-        let spec = ServiceSpec {
-            virtualization: "container".into(),
-            image: "docker.io/library/nginx:latest".into(),
-            resources: Resources { memory_mib, ..Resources::default() },
-            patience,
-            ..ServiceSpec::default()
-        };
-        let name = format!("sim.sim.sim.{}", instance.number);
-        let workload = Workload { instance, revision: 1, name, spec };
+        self.draw_workload(instance)
+    }
+
+    fn deploy_one(&mut self) {
+        let workload = self.next_workload();
         self.give(Actor::Tier(ROOT), Happening::Core(Box::new(Input::Deploy(workload))));
     }
 
-    fn draw_patience(&mut self) -> Patience {
-        let seconds = |random: &mut crate::Random, wait: u64| {
-            (!random.chance(wait)).then(|| u32::try_from(random.between(5, 120)).unwrap_or(5))
-        };
-        let node_s = seconds(&mut self.random, 20);
-        Patience { node_s, cluster_s: seconds(&mut self.random, 20), parent_s: None }
+    /// Some more and some less at once.
+    fn scale(&mut self, room: usize) {
+        let more = self.random.index(room.min(4) + 1);
+        let upserts: Vec<Workload> = (0..more).map(|_| self.next_workload()).collect();
+        let less = self.random.index(self.operator.wanted.len().min(3) + 1);
+        let removes: Vec<InstanceId> = self.operator.wanted.iter().take(less).copied().collect();
+        self.note(|_| format!("operator: {more} more, and without {removes:?}"));
+        for instance in &removes {
+            self.operator.wanted.remove(instance);
+            self.operator.pending.push(Wish::Remove(*instance));
+        }
+        let input = Input::Apply { upserts, removes };
+        self.give(Actor::Tier(ROOT), Happening::Core(Box::new(input)));
     }
 
     /// An operator wants an instance gone.
@@ -131,6 +140,7 @@ impl World {
     /// has acknowledged may be missing.
     pub(super) fn settled_by_restart(&mut self, tier: usize) {
         self.note_placements(tier);
+        self.check_operations(tier);
         if tier != ROOT {
             return;
         }

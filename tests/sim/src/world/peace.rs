@@ -19,6 +19,13 @@ const CONVERGE_MS: u64 = 1_800_000;
 /// Between two looks at whether it does.
 const LOOK_MS: u64 = 500;
 
+/// What may only be where there is no room is waited for so long: twice the longest pause
+/// before a retry.
+const PATIENCE_MS: u64 = 660_000;
+
+/// Between two attempts of an operator: more than an answer takes.
+const ASK_MS: u64 = 40_000;
+
 /// Summaries and late answers settle for so long, and a node that was asked to say hello does
 /// so within half of it.
 const SETTLE_MS: u64 = 120_000;
@@ -30,12 +37,14 @@ impl World {
     /// Peace: everything comes up, nothing fails any more, and what is desired must run.
     pub fn heal(&mut self) {
         self.peace = true;
+        self.peace_since_ms = self.now_ms();
         self.fates_left = 0;
         self.note(|_| "peace".into());
         self.mend_all();
         let began_ms = self.now_ms();
         let mut look_ms = began_ms;
-        while !self.is_converged() {
+        let mut ask_ms = began_ms;
+        while self.uncordon(&mut ask_ms) || !self.is_converged() {
             assert!(
                 self.now_ms() < began_ms + CONVERGE_MS,
                 "not converged after {CONVERGE_MS} ms: {}",
@@ -53,6 +62,19 @@ impl World {
         for tier in 0..self.tiers.len() {
             self.check_books(tier);
         }
+    }
+
+    /// Asks now and then for an end of what operators wanted of children. False once nothing
+    /// of that is left.
+    fn uncordon(&mut self, ask_ms: &mut u64) -> bool {
+        if self.now_ms() < *ask_ms {
+            return true;
+        }
+        let is_left = self.uncordon_all();
+        if is_left {
+            *ask_ms = self.now_ms() + ASK_MS;
+        }
+        is_left
     }
 
     /// Time passes, with all that happens in it.
@@ -105,7 +127,15 @@ impl World {
 
     fn is_converged(&self) -> bool {
         let Some(root) = &self.tiers[ROOT].core else { return false };
-        let wanted = &self.operator.wanted;
+        // What has no room is tried again for the last time when that has come up.
+        let is_late = self.now_ms() > self.peace_since_ms + PATIENCE_MS;
+        let may_wait = |id: &InstanceId| {
+            let state = root.status(*id).map(|status| status.state);
+            is_late && state == Some(InstanceState::Unplaceable) && self.operator.is_bound(id)
+        };
+        let known = &self.operator.wanted;
+        let wanted: BTreeSet<InstanceId> =
+            known.iter().filter(|id| !may_wait(id)).copied().collect();
         let running: usize = self.nodes.iter().map(|node| node.known_running.len()).sum();
         let all: BTreeSet<InstanceId> =
             self.nodes.iter().flat_map(|node| node.known_running.iter().copied()).collect();
@@ -114,14 +144,14 @@ impl World {
         };
         let knows_no_more = self.tiers.iter().all(|tier| {
             let core = tier.core.as_ref();
-            core.is_some_and(|core| core.instances().keys().all(|id| wanted.contains(id)))
+            core.is_some_and(|core| core.instances().keys().all(|id| known.contains(id)))
         });
         let slots = self.nodes.iter().filter_map(|node| node.engine.as_ref());
         let slots: usize = slots.map(|engine| engine.slots().count()).sum();
         running == wanted.len()
             && slots == wanted.len()
-            && all == *wanted
-            && root.instances().keys().eq(wanted.iter())
+            && all == wanted
+            && root.instances().keys().eq(known.iter())
             && knows_no_more
             && wanted.iter().all(told)
             && self.actors().into_iter().all(|actor| self.is_linked(actor))

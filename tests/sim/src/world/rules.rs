@@ -9,6 +9,7 @@
 //! - acknowledged: the root never forgets what it has acknowledged (see `operator`);
 //! - starts: an engine starts only what is desired there, and what its cluster has named by the
 //!   very number that the engine holds; so nothing of a deleted service once it has heard;
+//! - places: nothing is made where its selector does not allow it;
 //! - stops: nothing that is wanted is stopped, unless some tier gave it to somebody else;
 //! - states: an instance goes from state to state as the table says (see `states`);
 //! - memory: no core remembers more than its stated bounds.
@@ -232,7 +233,7 @@ impl World {
                 assert!(told.number < generation.number, "{name} counts wrong: {generation:?}");
                 told.list = told.list.take().filter(|_| base.number == told.number);
                 if let Some(list) = &mut told.list {
-                    removes.iter().for_each(|id| drop(list.remove(id)));
+                    list.retain(|id, _| !removes.contains(id));
                     list.extend(upserts.iter().map(|w| (w.instance, w.digest())));
                 }
             }
@@ -273,6 +274,11 @@ impl World {
         let own = &self.nodes[node];
         let engine = own.engine.as_ref().expect("it is on");
         match effect {
+            Effect::Prepare { workload, .. } => {
+                let instance = workload.instance;
+                let fits = self.may_be_on(instance, node);
+                assert!(fits, "{} makes {instance}, which may not be there", own.name);
+            }
             Effect::Start { instance, .. } => {
                 let desired = engine.slot(*instance).is_some_and(|slot| slot.desired.is_some());
                 assert!(desired, "{} starts {instance}, which nobody desires", own.name);
@@ -288,7 +294,8 @@ impl World {
                     given.len() - tiers.len() + usize::from(tiers.len() > self.tiers.len())
                 });
                 let is_wanted = self.operator.wanted.contains(instance) && self.is_single(node);
-                let without_reason = is_wanted && given == 0;
+                let is_moved = self.operator.stop_first.contains(instance);
+                let without_reason = is_wanted && given == 0 && !is_moved;
                 assert!(!without_reason, "{instance} was stopped, and nobody wanted that");
             }
             _ => {}

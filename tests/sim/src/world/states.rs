@@ -62,7 +62,6 @@ impl World {
         if let Some((_, to)) = AT_A_TIER.iter().find(|(from, _)| *from == before) {
             assert!(to.contains(&state), "{}: {instance} from {before:?} to {status:?}", own.name);
         }
-        assert!(state != Requested, "{}: {instance} from {before:?} to {status:?}", own.name);
         let name = own.name.clone();
         self.note(|_| format!("{name}: {instance} is {} {}", state.name(), status.detail));
     }
