@@ -21,6 +21,7 @@
 //! (golden bytes in `tests/` hold them); nothing parsed here can panic or allocate more than
 //! its input is long, times a constant.
 
+pub mod assurance;
 pub mod desired;
 pub mod id;
 pub mod parents;

@@ -3,6 +3,7 @@
 //! Handlers change slots and note what follows; `settle` then gives out effects in the one
 //! order that is safe: persist, act, report.
 
+use crate::fence::Fence;
 use crate::ledger::Ledger;
 use crate::slot::{Admission, Follow, Slot, SlotView};
 use crate::telemetry::Filter;
@@ -43,6 +44,7 @@ pub struct Engine {
     drained_told: bool,
     writes: u64,
     filter: Filter,
+    fence: Fence,
     effects: VecDeque<Effect>,
     notes: Notes,
 }
@@ -84,6 +86,7 @@ impl Engine {
             drained_told: false,
             writes: ledger.writes,
             filter: Filter::default(),
+            fence: Fence::new(now),
             effects: VecDeque::new(),
             notes: Notes::default(),
         })
@@ -95,7 +98,10 @@ impl Engine {
             Input::Host { summary, facts } => self.host(summary, facts),
             Input::Backend { facts, found } => self.backend(facts, found, now),
             Input::LinkUp { preferred } => self.link_up(preferred),
-            Input::LinkDown => self.link_up = false,
+            Input::LinkDown => {
+                self.link_up = false;
+                self.fence.assurance.lose();
+            }
             Input::Parent(message) => self.parent(message, now),
             Input::Done(id, outcome) => self.each(id, |slot| slot.done(outcome, now)),
             Input::Exited(id, exit) => self.each(id, |slot| slot.exited(&exit, now)),
@@ -124,7 +130,9 @@ impl Engine {
     /// When [`Engine::handle_timeout`] has something to do, on the clock of `mono_ms`.
     pub fn poll_timeout(&self) -> Option<u64> {
         let prepares = self.host.is_some() && !self.draining;
-        self.slots.values().filter_map(|slot| slot.due_ms(prepares)).min()
+        let slots = self.slots.values().filter_map(|slot| slot.due_ms(prepares));
+        let fence = self.slots.values().filter_map(|slot| self.fence.due_ms(slot));
+        slots.chain(fence).chain(self.fence.assurance.due_ms()).min()
     }
 
     /// All instances that the node knows.
@@ -162,6 +170,7 @@ impl Engine {
 
     fn link_up(&mut self, preferred: Option<ChildId>) {
         self.link_up = true;
+        self.fence.assurance.lose();
         self.filter.reset();
         let (summary, facts) = self.host.clone().unwrap_or_default();
         self.notes.sends.push(Up::Hello(Hello {
@@ -187,7 +196,10 @@ impl Engine {
             return self.desired.welcome(epoch);
         }
         if let Down::Kin(kin) = message {
-            return self.hear_kin(&kin);
+            return self.hear_kin(&kin, now);
+        }
+        if let Down::Manifest { generation, .. } = &message {
+            self.fence.assurance.name(*generation);
         }
         let before = self.desired.generation();
         match self.desired.receive(message) {
@@ -199,12 +211,21 @@ impl Engine {
                 self.notes.persist |= !changed.is_empty() || before != self.desired.generation();
                 self.applied(&changed, now);
                 self.notes.snapshot |= whole;
+                if whole {
+                    self.fence.assurance.apply(self.desired.generation());
+                }
             }
         }
     }
 
     /// Which tree it is, is told to every parent to come; the rest concerns who dials.
-    fn hear_kin(&mut self, kin: &Kin) {
+    fn hear_kin(&mut self, kin: &Kin, now: Now) {
+        let matters =
+            |slot: &Slot| slot.desired.as_ref().is_some_and(|w| w.spec.patience.parent_s.is_some());
+        let matters = self.slots.values().any(matters);
+        if self.fence.assurance.hear(kin.rooted, matters, now.mono_ms) {
+            self.notes.sends.push(Up::Resync(self.desired.generation()));
+        }
         if kin.tree != 0 && kin.tree != self.tree {
             self.tree = kin.tree;
             self.notes.persist = true;
@@ -283,6 +304,7 @@ impl Engine {
     /// Gives new instances a backend or refuses them, finds what is due, and puts it all
     /// in order.
     fn settle(&mut self, now: Now) {
+        self.fence(now);
         self.admit_due(now);
         let mut acts = Vec::new();
         for (id, slot) in &mut self.slots {
@@ -305,6 +327,20 @@ impl Engine {
         if self.draining && !self.drained_told && self.slots.values().all(Slot::is_still) {
             self.drained_told = true;
             self.effects.push_back(Effect::Drained);
+        }
+    }
+
+    /// Finds out what may not run for lack of a way to the root.
+    fn fence(&mut self, now: Now) {
+        self.fence.note(now);
+        for (id, slot) in &mut self.slots {
+            let fenced = self.fence.holds(slot, now);
+            if slot.note_fence(fenced, now) {
+                self.notes.report.insert(*id);
+            }
+        }
+        if self.fence.assurance.ask_again(now.mono_ms) {
+            self.notes.sends.push(Up::Resync(self.desired.generation()));
         }
     }
 

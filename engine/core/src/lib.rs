@@ -24,6 +24,7 @@
 mod admit;
 pub mod echo;
 mod engine;
+mod fence;
 mod ledger;
 mod restart;
 mod slot;

@@ -93,6 +93,8 @@ pub(crate) struct Slot {
     progress_told_ms: Option<u64>,
     /// Came while an effect was in flight; judged after it.
     early_exit: Option<Exit>,
+    /// It may not run for lack of a way to the root.
+    pub(crate) fenced: bool,
 }
 
 /// What a change of a slot asks of the engine.
@@ -132,6 +134,9 @@ const QUIET: Follow = Follow { persist: false, report: false };
 const REPORT: Follow = Follow { persist: false, report: true };
 const PERSIST: Follow = Follow { persist: true, report: true };
 
+/// Detail of one that may not run.
+const FENCED: &str = "does not run before the way to the root is whole again (parent_s)";
+
 /// No input has set a time yet.
 const NEVER_MS: u64 = u64::MAX;
 
@@ -159,6 +164,7 @@ impl Slot {
             running_since_ms: None,
             progress_told_ms: None,
             early_exit: None,
+            fenced: false,
         }
     }
 
@@ -320,6 +326,7 @@ impl Slot {
 
     /// The next effect, once it is due; `drain` stops what runs and starts nothing.
     pub(crate) fn next(&mut self, now: Now, drain: bool) -> Option<Effect> {
+        let drain = drain || self.fenced;
         if self.busy {
             return None;
         }
@@ -380,7 +387,7 @@ impl Slot {
     /// Whether the node's word on it is due.
     pub(crate) fn is_admission_due(&self, now: Now) -> bool {
         let due = matches!(self.phase, Phase::Idle { at_ms } if at_ms <= now.mono_ms);
-        due && self.desired.is_some() && self.held.is_none() && !self.busy
+        due && self.desired.is_some() && self.held.is_none() && !self.busy && !self.fenced
     }
 
     /// Something has changed that it may be waiting for.
@@ -420,7 +427,7 @@ impl Slot {
     pub(crate) fn due_ms(&self, prepares: bool) -> Option<u64> {
         let at_ms = match self.phase {
             Phase::Ended { at_ms } | Phase::Unseen { at_ms } => at_ms,
-            Phase::Idle { at_ms } if prepares && self.desired.is_some() => at_ms,
+            Phase::Idle { at_ms } if prepares && !self.fenced && self.desired.is_some() => at_ms,
             Phase::Idle { .. }
             | Phase::Prepared
             | Phase::Running
@@ -428,6 +435,26 @@ impl Slot {
             | Phase::Refused => NEVER_MS,
         };
         (!self.busy && at_ms < NEVER_MS).then_some(at_ms)
+    }
+
+    /// Something of it runs, or does as far as is known.
+    pub(crate) fn may_run(&self) -> bool {
+        matches!(self.phase, Phase::Running | Phase::Unseen { .. })
+    }
+
+    /// Takes note of whether it may run; whether that is news to tell.
+    pub(crate) fn note_fence(&mut self, fenced: bool, now: Now) -> bool {
+        if self.fenced == fenced {
+            return false;
+        }
+        self.fenced = fenced;
+        let (idle, over) = (!self.busy && !self.may_run(), self.status.state.is_over());
+        if idle && !over && self.desired.is_some() {
+            let detail = if fenced { FENCED } else { "" };
+            self.set_state(InstanceState::NodeScheduled, detail, now);
+            return true;
+        }
+        false
     }
 
     /// Nothing of it runs or is about to.

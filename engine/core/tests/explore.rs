@@ -44,9 +44,18 @@ fn every_short_story_ends_well() {
 
 #[test]
 fn many_long_stories_end_well() {
+    tell_many(World::new);
+}
+
+#[test]
+fn nothing_runs_without_the_root_that_must_not() {
+    tell_many(World::fenced);
+}
+
+fn tell_many(begin: impl Fn() -> World) {
     for seed in 0..3_000u64 {
         let mut draw = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-        let mut world = World::new();
+        let mut world = begin();
         for _ in 0..60 {
             let possible: Vec<Action> =
                 Action::ALL.into_iter().filter(|action| world.is_possible(*action)).collect();

@@ -18,13 +18,16 @@
 //! - once a tree is known it is never forgotten, only replaced by another parent's.
 
 use crate::child::{Child, WORD_BYTES_MAX, clip};
+use crate::instance::Instance;
 use crate::records::Key;
 use crate::tier::Tier;
-use crate::{Effect, Identity};
+use crate::{Effect, Identity, Now};
+use marram_protocol::assurance::Assurance;
+use marram_protocol::desired::Desired;
 use marram_protocol::id::ChildId;
 use marram_protocol::v1::{
     ALTERNATES_MAX, Alternate, Ancestor, CLUSTERS_MAX, ChildKind, DEPTH_MAX, Down, Hello, Kin,
-    SUMMARY_LIST_MAX, Summary,
+    SUMMARY_LIST_MAX, Summary, Up,
 };
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -43,8 +46,9 @@ const ALTERNATES_ABOVE: usize = 2;
 pub(crate) struct Above {
     /// The last that a parent has told, of this connection or an earlier one.
     pub(crate) kin: Kin,
-    /// The parent of the present connection has told it.
-    current: bool,
+    /// Whether what is held is what the root desires, once the parent has told that its own
+    /// way up is whole.
+    pub(crate) assurance: Assurance,
     /// The parent that this tier would rather have than the present one.
     pub(crate) preferred: Option<ChildId>,
 }
@@ -80,9 +84,10 @@ impl Tier {
         if self.is_root() { self.epoch } else { self.above.kin.tree }
     }
 
-    /// The way up to the root is whole now.
+    /// The way up to the root is whole now, and what was decided there while it was not is
+    /// known: who below may only run with the root's word relies on it.
     pub fn is_rooted(&self) -> bool {
-        self.is_root() || (self.reporting.is_up() && self.above.current && self.above.kin.rooted)
+        self.is_root() || (self.reporting.is_up() && self.above.assurance.is_sure())
     }
 
     /// All tiers above as they were last told, the root first; none at the root.
@@ -96,13 +101,13 @@ impl Tier {
 
     /// The connection to the parent is new, or gone: what it said of the way up counts no more.
     pub(crate) fn doubt_kin(&mut self, preferred: Option<ChildId>) {
-        self.above.current = false;
+        self.above.assurance.lose();
         self.above.preferred = preferred;
         self.notes.kin_stale = true;
     }
 
     /// The parent tells of the tree above and around.
-    pub(crate) fn hear_kin(&mut self, kin: Kin) {
+    pub(crate) fn hear_kin(&mut self, kin: Kin, now: Now) {
         if self.is_root() {
             return;
         }
@@ -119,8 +124,25 @@ impl Tier {
         if (Kin { rooted, ..known }) != self.above.kin {
             self.notes.dirty.insert(Key::Kin);
         }
-        self.above.current = true;
         self.notes.kin_stale = true;
+        let depends = |i: &Instance| i.workload.spec.patience.parent_s.is_some();
+        let matters = self.instances.values().any(depends);
+        if self.above.assurance.hear(rooted, matters, now.mono_ms) {
+            self.ask_for_all();
+        }
+    }
+
+    /// The list that the parent sends now is newer than all that it decided before.
+    fn ask_for_all(&mut self) {
+        let held = self.desired.as_ref().map(Desired::generation).unwrap_or_default();
+        self.notes.sends.push(Effect::ToParent(Up::Resync(held)));
+    }
+
+    /// Asks again for what did not come.
+    pub(crate) fn ask_again(&mut self, now: Now) {
+        if self.above.assurance.ask_again(now.mono_ms) {
+            self.ask_for_all();
+        }
     }
 
     /// Why a child cannot be taken at all, by its place in the tree.

@@ -169,6 +169,7 @@ impl Tier {
         self.lose_due(now);
         self.move_due(now);
         self.expire_operations(now);
+        self.ask_again(now);
         self.retry_due(now);
         self.flush(now);
     }
@@ -188,6 +189,7 @@ impl Tier {
             self.operations.due_ms(),
             self.peers.due_ms(),
             cards,
+            self.above.assurance.due_ms(),
         ];
         let due = [retries, self.reporting.due_ms()].into_iter().chain(own);
         due.flatten().min()

@@ -122,11 +122,14 @@ impl Tier {
             return self.operate(Asker::Parent(operation), cluster, child, verb, now);
         }
         if let Down::Kin(kin) = message {
-            return self.hear_kin(kin);
+            return self.hear_kin(kin, now);
         }
         let Some(desired) = &mut self.desired else { return };
         if let Down::Welcome { epoch, .. } = message {
             return desired.welcome(epoch);
+        }
+        if let Down::Manifest { generation, .. } = &message {
+            self.above.assurance.name(*generation);
         }
         match desired.receive(message) {
             Step::Ignored => {}
@@ -134,8 +137,13 @@ impl Tier {
             // A parent of this version never sends more; one that does is not followed.
             Step::TooMany(_) => {}
             Step::Applied { changed, whole } => {
+                let held = desired.generation();
                 self.applied(&changed, now);
                 self.notes.snapshot |= whole;
+                if whole {
+                    self.above.assurance.apply(held);
+                    self.notes.kin_stale = true;
+                }
             }
         }
     }

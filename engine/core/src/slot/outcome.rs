@@ -1,6 +1,6 @@
 //! What results and exits mean for a slot.
 
-use super::{Follow, PERSIST, Phase, QUIET, REPORT, Slot};
+use super::{FENCED, Follow, PERSIST, Phase, QUIET, REPORT, Slot};
 use crate::restart::{self, Verdict};
 use crate::{HandleBytes, Now, Outcome};
 use marram_backend_api::{ErrorKind, Exit, ExitReason, Observed};
@@ -54,7 +54,8 @@ impl Slot {
                 match self.desired {
                     None => self.set_state(self.status.state, "stopped, being removed", now),
                     Some(_) => {
-                        let detail = "stopped, to be started anew";
+                        let detail =
+                            if self.fenced { FENCED } else { "stopped, to be started anew" };
                         self.set_state(InstanceState::NodeScheduled, detail, now);
                     }
                 }

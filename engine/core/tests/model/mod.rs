@@ -7,7 +7,8 @@ use marram_engine_core::{
 use marram_protocol::id::{ChildId, InstanceId, ServiceId};
 use marram_protocol::state::InstanceState;
 use marram_protocol::v1::{
-    Down, Generation, Resources, RestartPolicy, ServiceSpec, Summary, Workload,
+    Down, Generation, Kin, ManifestEntry, Patience, Resources, RestartPolicy, ServiceSpec, Summary,
+    Workload,
 };
 
 const INSTANCE: InstanceId = InstanceId { service: ServiceId([9; 12]), number: 0 };
@@ -39,10 +40,14 @@ pub(crate) enum Action {
     Reboot,
     /// An operator drains the node.
     Drain,
+    /// The way to the root is broken.
+    RootGone,
+    /// It is whole, and the list that was asked for comes.
+    RootBack,
 }
 
 impl Action {
-    pub(crate) const ALL: [Self; 18] = [
+    pub(crate) const ALL: [Self; 20] = [
         Self::Ok,
         Self::Desire(0),
         Self::Desire(1),
@@ -61,6 +66,8 @@ impl Action {
         Self::Restart { performed: true },
         Self::Reboot,
         Self::Drain,
+        Self::RootGone,
+        Self::RootBack,
     ];
 }
 
@@ -91,8 +98,16 @@ pub(crate) struct World {
     /// Attempts were reported as failed since the desire was told, or nothing served it.
     failures: u32,
     trouble: bool,
+    /// Whether what is desired may only run with the root's word, for how long that holds,
+    /// and whether it was had since the engine's start.
+    fenced: bool,
+    word_until_ms: Option<u64>,
+    had_word: bool,
     story: Vec<Action>,
 }
+
+/// Patience of what may only run with the root's word.
+const PARENT_S: u32 = 60;
 
 impl World {
     pub(crate) fn new() -> Self {
@@ -111,10 +126,18 @@ impl World {
             finished: None,
             failures: 0,
             trouble: false,
+            fenced: false,
+            word_until_ms: None,
+            had_word: false,
             story: Vec::new(),
         };
         world.boot();
         world
+    }
+
+    /// In which everything may only run with the root's word.
+    pub(crate) fn fenced() -> Self {
+        Self { fenced: true, ..Self::new() }
     }
 
     pub(crate) fn is_possible(&self, action: Action) -> bool {
@@ -125,6 +148,7 @@ impl World {
             Action::Desire(revision) => revision != self.desired,
             Action::Restart { performed } => !performed || self.flying.is_some(),
             Action::Drain => !self.draining,
+            Action::RootGone | Action::RootBack => self.fenced,
             Action::List | Action::OldList | Action::Trouble | Action::Reboot => true,
         }
     }
@@ -173,9 +197,41 @@ impl World {
                 self.draining = true;
                 self.give(Input::Drain);
             }
+            Action::RootGone => self.root_gone(),
+            Action::RootBack => self.root_back(),
         }
         self.listed = listed;
         self.check();
+    }
+
+    fn root_gone(&mut self) {
+        let until_ms = self.now_ms + u64::from(PARENT_S) * 1_000;
+        self.word_until_ms.get_or_insert(until_ms);
+        self.give(Input::Parent(Down::Kin(Kin { tree: 9, ..Kin::default() })));
+    }
+
+    fn root_back(&mut self) {
+        let kin = Kin { tree: 9, rooted: true, ..Kin::default() };
+        self.give(Input::Parent(Down::Kin(kin)));
+        (self.word_until_ms, self.had_word) = (None, true);
+        if self.number == 0 {
+            return;
+        }
+        let generation = Generation { epoch: 7, number: self.number };
+        let entries = match self.desired {
+            0 => Vec::new(),
+            revision => {
+                let digest = workload(revision, self.fenced).digest();
+                vec![ManifestEntry { instance: INSTANCE, digest }]
+            }
+        };
+        self.give(Input::Parent(Down::Manifest { generation, entries }));
+    }
+
+    /// Whether it may run now, and whether it may be started.
+    fn allowance(&self) -> (bool, bool) {
+        let runs = !self.fenced || self.word_until_ms.is_none_or(|until| self.now_ms < until);
+        (runs, runs && (!self.fenced || self.had_word))
     }
 
     fn now(&self) -> Now {
@@ -188,6 +244,8 @@ impl World {
         self.draining = false;
         self.drained = 0;
         self.well = false;
+        self.word_until_ms = Some(self.now_ms + u64::from(PARENT_S) * 1_000);
+        self.had_word = false;
         self.engine = engine(self.ledger.as_deref(), self.now());
         let capacity = Resources { memory_mib: 100, ..Resources::default() };
         let summary = Summary { nodes: 1, capacity, ..Summary::default() };
@@ -214,7 +272,7 @@ impl World {
         let generation = Generation { epoch: 7, number: self.number };
         let (upserts, removes) = match revision {
             0 => (Vec::new(), vec![INSTANCE]),
-            _ => (vec![workload(revision)], Vec::new()),
+            _ => (vec![workload(revision, self.fenced)], Vec::new()),
         };
         self.give(Input::Parent(Down::Change { base, generation, upserts, removes }));
     }
@@ -265,8 +323,12 @@ impl World {
 
     /// An effect nobody wants.
     fn judge(&self, effect: &Effect) {
-        let wanted = self.run == Some(Run::Running(self.desired)) && !self.draining;
+        let (may_run, may_start) = self.allowance();
+        let wanted = self.run == Some(Run::Running(self.desired)) && !self.draining && may_run;
         match effect {
+            Effect::Prepare { .. } | Effect::Start { .. } if !may_start => {
+                panic!("started without the root's word: {:?}", self.story)
+            }
             Effect::Stop { .. } => assert!(!wanted, "stopped: {:?}", self.story),
             Effect::Destroy { .. } => {
                 assert!(!(wanted && self.well), "destroyed: {:?}", self.story);
@@ -342,6 +404,9 @@ impl World {
 
     /// Nothing fails any more: what is desired comes true.
     pub(crate) fn peace(mut self) {
+        if self.fenced {
+            self.act(Action::RootBack);
+        }
         self.list(Some(self.run));
         for _ in 0..100 {
             if self.is_possible(Action::Ok) {
@@ -394,7 +459,7 @@ fn engine(ledger: Option<&[u8]>, now: Now) -> Engine {
     Engine::restore(identity(), ledger, now).expect("it wrote this itself")
 }
 
-fn workload(revision: u32) -> Workload {
+fn workload(revision: u32, fenced: bool) -> Workload {
     let (one_shot, restart) = match revision {
         1 => (true, RestartPolicy::Always),
         2 => (false, RestartPolicy::Always),
@@ -405,6 +470,7 @@ fn workload(revision: u32) -> Workload {
         resources: Resources { memory_mib: 60, ..Resources::default() },
         one_shot,
         restart,
+        patience: Patience { parent_s: fenced.then_some(PARENT_S), ..Patience::default() },
         ..ServiceSpec::default()
     };
     Workload { instance: INSTANCE, revision, name: "a.b.c.d".into(), spec }

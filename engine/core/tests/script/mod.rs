@@ -12,8 +12,8 @@ use marram_engine_core::{
 use marram_protocol::id::{ChildId, InstanceId, ServiceId};
 use marram_protocol::port::{PortMapping, Transport};
 use marram_protocol::v1::{
-    Down, Generation, ManifestEntry, Resources, RestartPolicy, ServiceSpec, Summary, Telemetry,
-    Workload, WorkloadUsage,
+    Down, Generation, Kin, ManifestEntry, Resources, RestartPolicy, ServiceSpec, Summary,
+    Telemetry, Workload, WorkloadUsage,
 };
 use std::collections::BTreeMap;
 
@@ -52,6 +52,10 @@ impl Script {
             "down" => Input::LinkDown,
             "drain" => Input::Drain,
             "welcome" => Input::Parent(Down::Welcome { epoch: EPOCH, unix_ms: 0 }),
+            "kin" => {
+                let rooted = words[0] == "rooted";
+                Input::Parent(Down::Kin(Kin { tree: 9, rooted, ..Kin::default() }))
+            }
             "change" => Input::Parent(self.change(&words)),
             "manifest" => Input::Parent(self.manifest()),
             "specs" => Input::Parent(self.specs(&words)),
@@ -232,6 +236,7 @@ fn workload(number: u32, words: &[&str]) -> Workload {
         match word.split_once('=').unwrap_or((word, "")) {
             ("revision", value) => revision = value.parse().unwrap(),
             ("memory", value) => spec.resources.memory_mib = value.parse().unwrap(),
+            ("parent", value) => spec.patience.parent_s = Some(value.parse().unwrap()),
             ("port", value) => {
                 let host = value.parse().unwrap();
                 spec.ports = vec![PortMapping { host, workload: 80, transport: Transport::Tcp }];

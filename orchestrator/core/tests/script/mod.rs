@@ -279,6 +279,7 @@ fn workload(number: u32, words: &[&str]) -> Workload {
                 spec.patience.node_s = seconds(value);
                 spec.patience.cluster_s = seconds(value);
             }
+            ("parent", value) => spec.patience.parent_s = seconds(value),
             ("move", value) => {
                 spec.movement = match value {
                     "stop-first" => MovePolicy::StopFirst,
