@@ -3,7 +3,8 @@
 //! ```text
 //! why:
 //!   root: running for 5m, placed on cluster berlin
-//!     refused by cluster hamburg: no node has 500 MiB free
+//!     2026-11-22T10:19:13Z  refused by hamburg: no node has 500 MiB free
+//!     2026-11-22T10:19:13Z  placed on berlin by best-fit, one of 1 that fit among 2
 //!   cluster berlin: running for 5m, placed on node pi4-1
 //!   node pi4-1: running for 5m, 2 restarts, last end: killed by signal 9, native
 //! ```
@@ -18,17 +19,7 @@ pub(crate) fn draw(answer: &Value, now: u64) -> String {
     let mut drawn = String::from("why:\n");
     for line in list(answer, "path") {
         drawn.push_str(&format!("  {}\n", text::line(&tier(line, now))));
-        for refusal in list(line, "refusals") {
-            let (child, reason) = (field(refusal, "child"), field(refusal, "reason"));
-            let reason = if reason.is_empty() { "as others before it" } else { reason };
-            drawn.push_str(&format!(
-                "    {}\n",
-                text::line(&format!("refused by {child}: {reason}"))
-            ));
-        }
-        for decision in list(line, "decisions") {
-            let when = decision.get("unix_ms").and_then(Value::as_u64).map(text::moment);
-            let said = format!("{}  {}", when.unwrap_or_default(), field(decision, "text"));
+        for said in decisions(line).into_iter().chain(refusals(line)) {
             drawn.push_str(&format!("    {}\n", text::line(&said)));
         }
     }
@@ -43,6 +34,33 @@ pub(crate) fn draw(answer: &Value, now: u64) -> String {
         drawn.push_str(&format!("  {}\n", text::line(said.trim_end())));
     }
     drawn
+}
+
+/// What the tier decided, the last thing last.
+fn decisions(line: &Value) -> Vec<String> {
+    let told = list(line, "decisions").iter().map(|decision| {
+        let when = decision.get("unix_ms").and_then(Value::as_u64).map(text::moment);
+        let times = decision.get("times").and_then(Value::as_u64).unwrap_or(1);
+        let times = if times > 1 { format!(" ({times} times)") } else { String::new() };
+        format!("{}  {}{times}", when.unwrap_or_default(), field(decision, "text"))
+    });
+    told.collect()
+}
+
+/// Who refused it, as far as no decision says so.
+fn refusals(line: &Value) -> Vec<String> {
+    let told = |child: &str| {
+        let said = format!("refused by {child}:");
+        list(line, "decisions").iter().any(|decision| field(decision, "text").starts_with(&said))
+    };
+    let refusals = list(line, "refusals").iter();
+    let untold = refusals.filter(|refusal| !told(field(refusal, "child")));
+    let words = untold.map(|refusal| {
+        let (child, reason) = (field(refusal, "child"), field(refusal, "reason"));
+        let reason = if reason.is_empty() { "as others before it" } else { reason };
+        format!("refused by {child}: {reason}")
+    });
+    words.collect()
 }
 
 fn list<'a>(value: &'a Value, key: &str) -> &'a [Value] {
@@ -116,7 +134,10 @@ mod tests {
         let answer = json!({"path": [
             {"tier": "root", "name": "root", "state": "running", "detail": "",
              "since_unix_ms": since, "placed": {"kind": "cluster", "name": "berlin"},
-             "refusals": [{"child": "hamburg", "reason": "no GPU"}, {"child": "bonn", "reason": ""}]},
+             "refusals": [{"child": "hamburg", "reason": "no GPU"}, {"child": "bonn", "reason": ""}],
+             "decisions": [
+                {"unix_ms": since, "times": 1, "text": "refused by hamburg: no GPU"},
+                {"unix_ms": since, "times": 3, "text": "placed on berlin by best-fit"}]},
             {"tier": "cluster", "name": "berlin", "state": "running", "detail": "",
              "since_unix_ms": since, "placed": {"kind": "node", "name": "pi4-1"}, "refusals": []},
             {"tier": "node", "name": "pi4-1", "state": "running", "detail": "",
@@ -127,7 +148,8 @@ mod tests {
             "\
 why:
   root: running for 60s, placed on cluster berlin
-    refused by hamburg: no GPU
+    2026-11-22T10:19:13Z  refused by hamburg: no GPU
+    2026-11-22T10:19:13Z  placed on berlin by best-fit (3 times)
     refused by bonn: as others before it
   cluster berlin: running for 60s, placed on node pi4-1
   node pi4-1: running for 60s, 2 restarts, last end: killed by signal 9, native

@@ -85,6 +85,14 @@ pub fn explanation(tier: &Tier, role: &str, id: InstanceId) -> Option<Value> {
     };
     let refusals = instance.tried().iter();
     let refusals = refusals.map(|(id, why)| json!({"child": name_of(id), "reason": why}));
+    let decisions = tier.explain(id).into_iter().flatten();
+    let decisions = decisions.map(|decision| {
+        json!({
+            "unix_ms": decision.unix_ms,
+            "times": decision.times,
+            "text": decision.verdict.to_string(),
+        })
+    });
     Some(json!({
         "tier": role,
         "id": tier.identity().id,
@@ -96,6 +104,7 @@ pub fn explanation(tier: &Tier, role: &str, id: InstanceId) -> Option<Value> {
         "removing": instance.is_removing(),
         "placed": placed(tier, id),
         "refusals": refusals.collect::<Vec<_>>(),
+        "decisions": decisions.collect::<Vec<_>>(),
     }))
 }
 
