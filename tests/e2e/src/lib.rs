@@ -30,14 +30,26 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 ///
 /// # Errors
 /// No answer within [`PATIENCE`].
-pub fn wait_for<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> anyhow::Result<T> {
-    let deadline = Instant::now() + PATIENCE;
+pub fn wait_for<T>(what: &str, ask: impl FnMut() -> Option<T>) -> anyhow::Result<T> {
+    wait_up_to(PATIENCE, what, ask)
+}
+
+/// The same for what takes long by its nature, as noticing that nobody answers.
+///
+/// # Errors
+/// No answer within this time.
+pub fn wait_up_to<T>(
+    patience: Duration,
+    what: &str,
+    mut ask: impl FnMut() -> Option<T>,
+) -> anyhow::Result<T> {
+    let deadline = Instant::now() + patience;
     loop {
         if let Some(answer) = ask() {
             return Ok(answer);
         }
         if Instant::now() > deadline {
-            bail!("waited {PATIENCE:?} in vain for: {what}");
+            bail!("waited {patience:?} in vain for: {what}");
         }
         std::thread::sleep(Duration::from_millis(5));
     }

@@ -3,9 +3,9 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test may end where it fails")]
 
-use marram_e2e::{Place, Process, Tier, Tree, wait_for};
+use marram_e2e::{FAILBACK_S, FAILOVER_S, Place, Process, Tier, Tree, wait_for, wait_up_to};
 use serde_json::{Value, json};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 const fn place(name: &'static str, tier: Tier, parent: &'static str) -> Place {
     Place { name, tier, parent }
@@ -148,4 +148,170 @@ fn a_site_cold_boots_in_any_order_with_nobody_above() {
     running(&tree, "the site back at the root", 2);
     told("the site known at the root after the link is back", since);
     assert_eq!(everything(&tree), alone, "the return moved nothing");
+}
+
+/// A node that nobody answers is noticed by its keep-alive: 60 s and half as much.
+const SILENCE: Duration = Duration::from_secs(150);
+
+fn long<T>(tree: &Tree, what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
+    wait_up_to(SILENCE, what, || {
+        let answer = ask();
+        if answer.is_none() {
+            // Each question lists all processes; nothing here is a matter of milliseconds.
+            std::thread::sleep(Duration::from_millis(45));
+        }
+        answer
+    })
+    .unwrap_or_else(|error| {
+        let instances = tree.api().map(|api| api.instances());
+        panic!("{error}\n{instances:#?}\n{}", tree.logs())
+    })
+}
+
+fn on(tree: &Tree, names: &[&'static str], line: &str) -> Vec<(&'static str, Process)> {
+    let of = |name: &&'static str| {
+        let name = *name;
+        tree.workloads(name, line).unwrap().into_iter().map(move |process| (name, process))
+    };
+    names.iter().flat_map(of).collect()
+}
+
+fn isolate(tree: &Tree, one: &str, others: &[&str], cut: bool) {
+    for other in others {
+        match cut {
+            true => tree.net.cut(one, other).unwrap(),
+            false => tree.net.heal(one, other).unwrap(),
+        }
+    }
+}
+
+fn detail(tree: &Tree, name: &str) -> String {
+    let api = tree.api().unwrap();
+    let instance = api.instance(name).unwrap_or_default();
+    format!("{} {}", instance["state"], instance["detail"])
+}
+
+/// What a lost node ran is started elsewhere after the service's patience, and the copy that it
+/// still runs is stopped when it is back.
+#[test]
+fn a_lost_node_is_replaced_and_its_surplus_stopped() {
+    const PATIENCE_S: u64 = 4;
+    let tree = start();
+    let mut more = only("sub");
+    more["marram"] = json!({"patience": {"node_s": PATIENCE_S, "cluster_s": 900}});
+    tree.api().unwrap().apply(&app(&[("t", 5021, more)])).unwrap();
+    running(&tree, "the start", 1);
+    let first = on(&tree, &["n3", "n4"], "/bin/sleep 5021");
+    let [(lost, process)] = first.as_slice() else { panic!("{first:?}") };
+    let other = if *lost == "n3" { "n4" } else { "n3" };
+    let everybody = ["root", "c1", "c2", "sub"];
+
+    let since = Instant::now();
+    isolate(&tree, lost, &everybody, true);
+    long(&tree, "the loss to be told", || {
+        tree.log("sub").contains("node disconnected").then_some(())
+    });
+    told("a node without a link is noticed by its cluster", since);
+    let noticed = Instant::now();
+    long(&tree, "the replacement", || {
+        (on(&tree, &[other], "/bin/sleep 5021").len() == 1).then_some(())
+    });
+    told(&format!("its instance runs elsewhere, with a patience of {PATIENCE_S} s"), noticed);
+    running(&tree, "the replacement at the root", 1);
+    assert_eq!(on(&tree, &[lost], "/bin/sleep 5021"), [(*lost, process.clone())], "it cannot know");
+
+    let since = Instant::now();
+    isolate(&tree, lost, &everybody, false);
+    long(&tree, "the end of the surplus", || {
+        on(&tree, &[lost], "/bin/sleep 5021").is_empty().then_some(())
+    });
+    told("the surplus is stopped after the link is back", since);
+    assert_eq!(on(&tree, &[other], "/bin/sleep 5021").len(), 1);
+    running(&tree, "one at the end", 1);
+}
+
+/// The same for a cluster that is cut off with its node, of which neither end is told.
+#[test]
+fn a_lost_cluster_is_replaced_and_its_surplus_stopped() {
+    const PATIENCE_S: u64 = 4;
+    let tree = start();
+    let marram = json!({
+        "patience": {"node_s": 900, "cluster_s": PATIENCE_S}, "placement": {"policy": "spread"}
+    });
+    let more = json!({"marram": marram, "constraints": [{"type": "clusters", "allowed": ["c?"]}]});
+    let services: Vec<(String, Value)> =
+        (0..4).map(|number| (format!("u{number}"), more.clone())).collect();
+    let services: Vec<(&str, u32, Value)> =
+        services.iter().map(|(name, more)| (name.as_str(), 5031, more.clone())).collect();
+    tree.api().unwrap().apply(&app(&services)).unwrap();
+    running(&tree, "the start", 4);
+    let there = on(&tree, &["n2"], "/bin/sleep 5031");
+    let elsewhere = on(&tree, &["n1", "n3", "n4"], "/bin/sleep 5031");
+    assert_eq!(there.len() + elsewhere.len(), 4);
+    assert!(!there.is_empty(), "the root gives something to each cluster: {elsewhere:?}");
+
+    let since = Instant::now();
+    isolate(&tree, "c2", &["root", "c1", "sub"], true);
+    long(&tree, "the loss to be told", || {
+        let api = tree.api().unwrap();
+        let clusters = api.items("clusters");
+        let c2 = clusters.iter().find(|cluster| cluster["name"] == "c2")?;
+        (c2["connected"] == false).then_some(())
+    });
+    told("a cluster without a link is noticed by the root", since);
+    let noticed = Instant::now();
+    long(&tree, "the replacements", || {
+        (on(&tree, &["n1", "n3", "n4"], "/bin/sleep 5031").len() == 4).then_some(())
+    });
+    told(&format!("its instances run elsewhere, with a patience of {PATIENCE_S} s"), noticed);
+    running(&tree, "the replacements at the root", 4);
+    assert_eq!(on(&tree, &["n2"], "/bin/sleep 5031"), there, "it cannot know");
+
+    let since = Instant::now();
+    isolate(&tree, "c2", &["root", "c1", "sub"], false);
+    long(&tree, "the end of the surplus", || {
+        on(&tree, &["n2"], "/bin/sleep 5031").is_empty().then_some(())
+    });
+    told("the surplus is stopped after the link is back", since);
+    running(&tree, "four at the end", 4);
+}
+
+/// A sub-cluster whose parent is out of reach goes to another one and comes back later; nothing
+/// that runs below it notices.
+#[test]
+fn a_subtree_goes_to_another_parent_and_back_with_all_that_runs() {
+    let tree = start();
+    let services = [
+        ("v", 5041, only("sub")),
+        ("w", 5042, only("sub")),
+        ("x", 5043, only("c1")),
+        ("y", 5044, only("c2")),
+    ];
+    tree.api().unwrap().apply(&app(&services)).unwrap();
+    running(&tree, "the start", 4);
+    let before = everything(&tree);
+    let parent = || {
+        let api = tree.api().ok()?;
+        let clusters = api.items("clusters");
+        let sub = clusters.iter().find(|cluster| cluster["name"] == "sub")?;
+        (sub["connected"] == true).then(|| sub["parent"]["name"].as_str().map(str::to_owned))?
+    };
+    assert_eq!(parent().as_deref(), Some("c1"));
+
+    let since = Instant::now();
+    tree.net.cut("sub", "c1").unwrap();
+    long(&tree, "the loss", || tree.log("sub").contains("disconnected").then_some(()));
+    told("a cluster without a link notices that its parent is away", since);
+    let noticed = Instant::now();
+    let guest_of = long(&tree, "another parent", || parent().filter(|name| name != "c1"));
+    told(&format!("it is a child of {guest_of}, with a patience of {FAILOVER_S} s"), noticed);
+    running(&tree, "all that runs, at the root", 4);
+    assert_eq!(everything(&tree), before, "the move touched nothing: {}", detail(&tree, "app"));
+
+    let since = Instant::now();
+    tree.net.heal("sub", "c1").unwrap();
+    long(&tree, "the way back", || parent().filter(|name| name == "c1"));
+    told(&format!("it is back, with a hysteresis of {FAILBACK_S} s"), since);
+    running(&tree, "all that runs, at the root", 4);
+    assert_eq!(everything(&tree), before, "the way back touched nothing");
 }
