@@ -61,7 +61,7 @@ impl Sight<Access> for View<'_> {
         self.way(child)
     }
 
-    fn missed(&self, _: InstanceId) -> Vec<Missed> {
-        Vec::new()
+    fn missed(&self, id: InstanceId) -> Vec<Missed> {
+        View::missed(self, id)
     }
 }

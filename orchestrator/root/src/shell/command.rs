@@ -3,6 +3,7 @@
 //! Reading is a function over a [`View`]; changing is one of a closed list of commands. The
 //! answer to a change comes when it is durable.
 
+use super::history::History;
 use super::{Change, Scaled};
 use crate::auth::Access;
 use crate::catalog::{Catalog, Draft, DraftService};
@@ -10,7 +11,7 @@ use crate::refusal::Refusal;
 use crate::view::{self, InstanceView};
 use marram_orchestrator_core::{Now, Tier};
 use marram_protocol::id::{ApplicationId, ChildId, InstanceId, ServiceId};
-use marram_protocol::v1::OperationEnd;
+use marram_protocol::v1::{Missed, OperationEnd};
 use marram_rest::front::Order;
 use marram_rest::link::Link;
 use std::collections::BTreeMap;
@@ -68,6 +69,7 @@ pub struct View<'a> {
     pub now: Now,
     pub(super) links: &'a BTreeMap<ChildId, super::Outlet>,
     pub(super) changes: &'a broadcast::Sender<Arc<Change>>,
+    pub(super) history: &'a History,
 }
 
 impl View<'_> {
@@ -94,6 +96,11 @@ impl View<'_> {
     /// The connection of a cluster.
     pub fn way(&self, child: ChildId) -> Option<Arc<Link>> {
         self.links.get(&child).map(|outlet| outlet.streams.clone())
+    }
+
+    /// What happened to an instance while nobody here could be told, oldest first.
+    pub fn missed(&self, id: InstanceId) -> Vec<Missed> {
+        self.history.of(id).cloned().collect()
     }
 
     /// Every change from this moment on.

@@ -18,6 +18,7 @@
 
 mod actions;
 mod command;
+mod history;
 mod scale;
 
 pub use command::{Applied, AppliedService, Handle, View};
@@ -30,9 +31,10 @@ use crate::secret::{SecretError, random};
 use crate::storage::{self, CORE_PREFIX, StorageError, Write};
 use crate::view::{self, InstanceView};
 use command::{COMMANDS_MAX, Command};
+use history::History;
 use marram_orchestrator_core::{Effect, Identity, Input, RecordError, Tier};
 use marram_protocol::id::{ChildId, InstanceId, ServiceId};
-use marram_protocol::v1::{Down, OperationEnd, OperationId, Up};
+use marram_protocol::v1::{Down, Missed, OperationEnd, OperationId, Up};
 use marram_rest::link::Link;
 use marram_store::Store;
 use marram_tunnel::Streams as _;
@@ -90,6 +92,7 @@ pub struct Shell {
     /// Who waits for operations, each answered once by the core.
     operations: BTreeMap<OperationId, oneshot::Sender<OperationEnd>>,
     last_operation: u64,
+    history: History,
     changes: broadcast::Sender<Arc<Change>>,
     commands: mpsc::Receiver<Command>,
     events: mpsc::Receiver<ChildEvent>,
@@ -134,6 +137,7 @@ impl Shell {
             leaving: Vec::new(),
             operations: BTreeMap::new(),
             last_operation: 0,
+            history: History::default(),
             changes: broadcast::Sender::new(CHANGES_MAX),
             commands,
             events,
@@ -195,6 +199,7 @@ impl Shell {
                     now: self.clock.now(),
                     links: &self.outlets,
                     changes: &self.changes,
+                    history: &self.history,
                 });
                 Ok(())
             }
@@ -266,6 +271,9 @@ impl Shell {
             }
             ChildEvent::Said { child, serial, message } => {
                 if self.is_current(child, serial) {
+                    if let Up::Missed { entries, dropped } = &message {
+                        self.missed(child, entries, *dropped);
+                    }
                     self.tier.handle(now, Input::Child(child, message));
                 }
             }
@@ -276,6 +284,14 @@ impl Shell {
             }
         }
         self.settle()
+    }
+
+    /// What a cluster could not tell before, as far as it concerns instances that there are.
+    fn missed(&mut self, child: ChildId, entries: &[Missed], dropped: u32) {
+        let count = entries.len();
+        tracing::info!(cluster = %child, count, dropped, "told of what happened meanwhile");
+        let known = |entry: &&Missed| self.tier.instances().contains_key(&entry.instance);
+        self.history.note(entries.iter().filter(known).cloned().collect());
     }
 
     fn is_current(&self, child: ChildId, serial: u64) -> bool {
@@ -342,6 +358,7 @@ impl Shell {
         let Some(service) = self.catalog.any_service(id.service) else { return };
         let now = view::instance(&self.tier, service, id);
         if now.is_none() {
+            self.history.forget(id);
             self.leaving.push(id.service);
         }
         if let Some(view) = &now {

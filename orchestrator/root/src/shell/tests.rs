@@ -106,7 +106,8 @@ impl Store for Full {
 fn what_cannot_be_made_durable_is_not_acknowledged_and_ends_the_task() {
     block_on(async {
         let store = Arc::new(Full::default());
-        let (shell, handle, _children) = Shell::open(store.clone(), Clock::start(), String::new()).unwrap();
+        let (shell, handle, _children) =
+            Shell::open(store.clone(), Clock::start(), String::new()).unwrap();
         let running = tokio::spawn(shell.run(std::future::pending()));
         handle.create(admin(), draft(&["a"])).await.unwrap();
         let revision = store.revision();
@@ -184,7 +185,8 @@ fn a_change_cut_short_is_finished_at_the_next_start() {
 fn watchers_are_told_of_each_change_after_it_is_durable() {
     block_on(async {
         let store = Arc::new(MemoryStore::new());
-        let (shell, handle, _children) = Shell::open(store.clone(), Clock::start(), String::new()).unwrap();
+        let (shell, handle, _children) =
+            Shell::open(store.clone(), Clock::start(), String::new()).unwrap();
         let (stop, stopped) = oneshot::channel::<()>();
         let running = tokio::spawn(shell.run(async { drop(stopped.await) }));
         let mut changes = handle.read(|view| view.subscribe()).await.unwrap();

@@ -33,6 +33,8 @@ pub(crate) enum Order {
     Output(Vec<u8>),
     /// The program `slow` takes more input; it is the first stream of the connection.
     Grant(u32),
+    /// Anything.
+    Say(Up),
     /// The connection is gone.
     Leave,
 }
@@ -149,6 +151,7 @@ async fn run(tunnel: SocketAddr, number: u8, name: &str, mut orders: mpsc::Recei
                 Some(Order::Grant(bytes)) => {
                     cluster.say(Up::StreamCredit { stream: StreamId(1), bytes }).await;
                 }
+                Some(Order::Say(message)) => cluster.say(message).await,
                 Some(Order::Leave) | None => return,
             },
         }

@@ -80,6 +80,8 @@ fn two_roots_on_one_state_are_refused() {
     let config = Config {
         listen: "127.0.0.1:0".parse().unwrap(),
         tunnel_listen: "127.0.0.1:0".parse().unwrap(),
+        tunnel_url: None,
+        insecure_network: false,
         state_dir: dir.path().to_owned(),
     };
     let mut builder = tokio::runtime::Builder::new_current_thread();

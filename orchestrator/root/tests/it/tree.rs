@@ -3,6 +3,7 @@
 use crate::cluster::{FakeCluster, Order, id, status};
 use crate::harness::{Reply, TestRoot, add_user, document};
 use marram_protocol::state::InstanceState;
+use marram_protocol::v1::{Missed, Up};
 use serde_json::{Value, json};
 
 fn start() -> (tempfile::TempDir, TestRoot) {
@@ -48,6 +49,29 @@ fn an_instance_is_explained_from_the_root_down() {
     assert_eq!(*refusals, json!([{"child": "c1", "reason": "no node has a GPU"}]));
     cluster.leave();
     root.admin.get(&path.replace(".0/", ".7/")).expect(404);
+}
+
+#[test]
+fn what_was_missed_is_told_with_the_instance_until_it_is_gone() {
+    let (_dir, root) = start();
+    let cluster = FakeCluster::start(root.tunnel, 1, "c1");
+    let first = root.admin.post("/api/v1/apply", document("shop", &["web"])).expect(200).json();
+    let id = first["applications"][0]["services"][0]["instances"][0].as_str().unwrap().to_owned();
+    root.admin.until("/api/v1/instances", has("\"state\":\"running\""));
+    let entry = |id: &str, unix_ms: u64| Missed {
+        instance: id.parse().unwrap(),
+        unix_ms,
+        state: InstanceState::Dead,
+        detail: "exit code 7".into(),
+    };
+    let other = id.replace(".0", ".9");
+    let entries = vec![entry(&id, 5), entry(&other, 6), entry(&id, 7)];
+    cluster.order(Order::Say(Up::Missed { entries, dropped: 3 }));
+    let path = format!("/api/v1/instances/{id}/explain");
+    let told = root.admin.until(&path, has("exit code 7")).json();
+    let dead = |unix_ms: u64| json!({"unix_ms": unix_ms, "state": "dead", "detail": "exit code 7"});
+    assert_eq!(told["missed"], json!([dead(5), dead(7)]));
+    cluster.leave();
 }
 
 #[test]
