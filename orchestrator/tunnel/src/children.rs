@@ -49,13 +49,14 @@ pub trait Streams: Sized + Send + Sync + 'static {
 
 /// What connections tell the owner of the state.
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "queues of them are short, and most are large")]
 pub enum ChildEvent<S> {
     /// A child has said hello.
     Up {
         /// The way to it.
         outlet: Outlet<S>,
         /// Its hello.
-        hello: Box<Hello>,
+        hello: Hello,
     },
     /// It said something else.
     Said {
@@ -156,7 +157,7 @@ async fn serve_child<S: Streams>(
     drop(events.send(ChildEvent::Gone { child, serial }).await);
 }
 
-async fn hello(receiver: &mut Receiver<Up>, peer: SocketAddr) -> Option<Box<Hello>> {
+async fn hello(receiver: &mut Receiver<Up>, peer: SocketAddr) -> Option<Hello> {
     let why = match tokio::time::timeout(HELLO_TIME_MAX, receiver.recv()).await {
         Ok(Ok(Some(Up::Hello(hello)))) if hello.kind != ChildKind::Cluster => {
             format!("{} is a node, and nodes connect by MQTT", hello.child)
@@ -165,7 +166,7 @@ async fn hello(receiver: &mut Receiver<Up>, peer: SocketAddr) -> Option<Box<Hell
             if !hello.facts.iter().any(|(key, _)| key == "address") {
                 hello.facts.push(("address".to_owned(), peer.ip().to_string()));
             }
-            return Some(Box::new(hello));
+            return Some(hello);
         }
         Ok(Ok(Some(_))) => "it said something else first".to_owned(),
         Ok(Ok(None)) => "it left".to_owned(),

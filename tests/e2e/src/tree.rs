@@ -7,6 +7,7 @@
 
 use crate::{Api, Net, Tier, programs, wait_for};
 use anyhow::Context;
+use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process};
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -169,8 +170,11 @@ impl Tree {
                 // The oldest first: it may start others.
                 let left = self.net.processes(name).unwrap_or_default();
                 for pid in left.iter().filter_map(|pid| Pid::from_raw(*pid)) {
-                    // It may have ended by itself meanwhile.
-                    drop(kill_process(pid, Signal::KILL));
+                    if let Err(error) = kill_process(pid, Signal::KILL)
+                        && error != Errno::SRCH
+                    {
+                        eprintln!("{name}: {error}");
+                    }
                 }
                 if let Some(mut child) = self.running.remove(*name) {
                     drop(child.kill());

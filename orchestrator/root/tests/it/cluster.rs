@@ -34,7 +34,7 @@ pub(crate) enum Order {
     /// The program `slow` takes more input; it is the first stream of the connection.
     Grant(u32),
     /// Anything.
-    Say(Up),
+    Say(Box<Up>),
     /// The connection is gone.
     Leave,
 }
@@ -151,7 +151,7 @@ async fn run(tunnel: SocketAddr, number: u8, name: &str, mut orders: mpsc::Recei
                 Some(Order::Grant(bytes)) => {
                     cluster.say(Up::StreamCredit { stream: StreamId(1), bytes }).await;
                 }
-                Some(Order::Say(message)) => cluster.say(message).await,
+                Some(Order::Say(message)) => cluster.say(*message).await,
                 Some(Order::Leave) | None => return,
             },
         }

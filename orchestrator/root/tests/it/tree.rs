@@ -66,7 +66,7 @@ fn what_was_missed_is_told_with_the_instance_until_it_is_gone() {
     };
     let other = id.replace(".0", ".9");
     let entries = vec![entry(&id, 5), entry(&other, 6), entry(&id, 7)];
-    cluster.order(Order::Say(Up::Missed { entries, dropped: 3 }));
+    cluster.order(Order::Say(Box::new(Up::Missed { entries, dropped: 3 })));
     let path = format!("/api/v1/instances/{id}/explain");
     let told = root.admin.until(&path, has("exit code 7")).json();
     let dead = |unix_ms: u64| json!({"unix_ms": unix_ms, "state": "dead", "detail": "exit code 7"});
