@@ -51,7 +51,7 @@ impl<B: Bus> Shell<B> {
                 // A connection that takes the place of another one ends its streams.
                 self.relay.child_gone(child);
                 self.outlets.insert(child, outlet);
-                self.tier.handle(now, Input::Child(child, Up::Hello(*hello)));
+                self.tier.handle(now, Input::Child(child, Up::Hello(hello)));
             }
             ChildEvent::Said { child, serial, message } if self.is_current(child, serial) => {
                 match message {

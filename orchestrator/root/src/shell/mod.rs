@@ -267,7 +267,7 @@ impl Shell {
                 if let Some(old) = self.outlets.insert(child, outlet) {
                     old.streams.close();
                 }
-                self.tier.handle(now, Input::Child(child, Up::Hello(*hello)));
+                self.tier.handle(now, Input::Child(child, Up::Hello(hello)));
             }
             ChildEvent::Said { child, serial, message } => {
                 if self.is_current(child, serial) {
