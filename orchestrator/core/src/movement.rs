@@ -145,10 +145,13 @@ impl Tier {
         if is_over || is_busy || instance.lost.is_some() {
             return Ok(false);
         }
-        let policy = instance.workload.spec.movement;
-        if policy == MovePolicy::Never {
-            return Err("its service is never moved".into());
-        }
+        let spec = &instance.workload.spec;
+        let policy = match (spec.movement, spec.patience.parent_s) {
+            (MovePolicy::Never, _) => return Err("its service is never moved".into()),
+            // It must never run twice.
+            (MovePolicy::StartFirst, Some(_)) => MovePolicy::StopFirst,
+            (policy, _) => policy,
+        };
         instance.tried.clear();
         let Some(instance) = self.instances.get(&id) else { return Ok(false) };
         let Some(to) = self.choose(instance, self.children.values()) else {
