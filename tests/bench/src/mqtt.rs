@@ -1,12 +1,15 @@
 //! Puppets as nodes of a real cluster, over real connections, in one thread of this process.
 
+use crate::progress;
 use crate::puppet::Puppet;
 use anyhow::Context;
 use marram_engine_core::{Input, Now};
 use marram_protocol::topic::{Leaf, Topic, client_id};
 use marram_protocol::v1::{Down, Telemetry, Up};
 use rumqttc::mqttbytes::v5::{LastWill, SubscribeFilter};
-use rumqttc::{AsyncClient, Event, EventLoop, MqttOptions, Packet, PublishOptions, QoS};
+use rumqttc::{
+    AsyncClient, Event, EventLoop, MqttOptions, NetworkOptions, Packet, PublishOptions, QoS,
+};
 use std::thread::JoinHandle;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -17,6 +20,9 @@ use tokio::time::Instant;
 /// `marram-node` does.
 pub(crate) const HEARTBEAT: Duration = Duration::from_secs(60);
 const KEEP_ALIVE_S: u16 = 60;
+
+/// Longest wait for the cluster to take a connection.
+const CONNECT_S_MAX: u64 = 40;
 
 /// What a node has on its way to the cluster, as in `marram-node`.
 const QUEUE_MAX: u16 = 64;
@@ -32,7 +38,12 @@ impl Crowd {
         let (orders, taken) = mpsc::channel(2);
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-            runtime.block_on(crowd(port, taken))
+            let ended = runtime.block_on(crowd(port, taken));
+            if let Err(error) = &ended {
+                // What waits for these nodes would only say that they are not there.
+                progress(&format!("the crowd broke up: {error:#}"));
+            }
+            ended
         });
         Self { orders, thread }
     }
@@ -93,6 +104,7 @@ impl Node {
             .set_clean_start(true)
             .set_session_expiry_interval(Some(3600))
             .set_outgoing_inflight_upper_limit(QUEUE_MAX)
+            .set_network_options(network())
             .set_last_will(LastWill::new(presence, offline, QoS::AtLeastOnce, true, None));
         let (client, events) =
             AsyncClient::builder(options).capacity(usize::from(QUEUE_MAX)).try_build()?;
@@ -148,6 +160,14 @@ impl Node {
         let topic = Topic { node: self.puppet.id(), leaf }.to_string();
         Ok(self.client.try_publish(topic, message.encode()?, options)?)
     }
+}
+
+/// All come at once, on a machine that has other things to do.
+fn network() -> NetworkOptions {
+    let mut network = NetworkOptions::new();
+    network.set_tcp_nodelay(true);
+    network.set_connection_timeout(CONNECT_S_MAX);
+    network
 }
 
 fn now(started: Instant) -> anyhow::Result<Now> {
