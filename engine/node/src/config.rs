@@ -276,6 +276,16 @@ impl Config {
                 expected: "one address of this machine, or all of them and `address` names one",
             });
         }
+        let far = self.coordinates.listen.filter(|listen| !listen.ip().is_loopback());
+        if let Some(listen) = far.filter(|_| !self.insecure_network) {
+            return Err(ConfigError::Value {
+                key: "coordinates.listen",
+                value: listen.to_string(),
+                expected: "identity and encryption are not built yet, so Marram binds to 127.0.0.1 \
+                           and ::1 only; with insecure_network = true it binds there, and whoever \
+                           reaches that port can pretend distances",
+            });
+        }
         self.clusters().map(drop)
     }
 
@@ -412,7 +422,7 @@ mod tests {
             "state_dir = '/s'\nruntime_dir = '/r'\nname = 'pi'\naddress = '10.0.0.2'\n\
              location = '48.1,11.6'\nlabels = ['site=berlin', 'gpu']\naddons = ['overlay']\n\
              bandwidth_out_kbps = 5000\n\
-             [coordinates]\nlisten = '0.0.0.0:10007'\n\
+             insecure_network = true\n[coordinates]\nlisten = '0.0.0.0:10007'\n\
              [reserved]\nmemory_mib = 64\n\
              [native]\nallow_root = true\ndefault_user = 'svc'\nmount_roots = ['/srv']\n\
              [containerd]\nenabled = false\nnamespace = 'x'\ndevices = ['/dev/null']\n\
@@ -445,6 +455,7 @@ mod tests {
             ("bandwidth_in_kbps = -1", "bandwidth_in_kbps"),
             ("[coordinates]\nlisten = 'here'", "listen"),
             ("[coordinates]\nlisten = '0.0.0.0:7'", "address"),
+            ("[coordinates]\nlisten = '192.0.2.1:7'", "insecure_network = true"),
             ("[coordinates]\nlisten = '[::]:7'\n[reserved]", "coordinates.listen"),
             ("cluster = 'mqtt://127.0.0.1:70000'", "cluster"),
             ("state_dir = '/again'", "state_dir"),
