@@ -36,7 +36,8 @@ pub(crate) struct Node {
     pub(crate) linked: bool,
     /// The broker knows nothing of this start yet.
     pub(crate) clean: bool,
-    pub(crate) attempts: u32,
+    /// Its subscriptions are confirmed.
+    pub(crate) subscribed: bool,
     /// What is sent again first.
     pub(crate) doubted: Vec<Bytes>,
     /// It is to say hello again.
@@ -70,7 +71,7 @@ impl Node {
             connection: None,
             linked: false,
             clean: true,
-            attempts: 0,
+            subscribed: false,
             doubted: Vec::new(),
             behind: false,
             rejections: 0,
@@ -110,7 +111,7 @@ impl Node {
         self.connection = None;
         self.linked = false;
         self.clean = true;
-        self.attempts = 0;
+        self.subscribed = false;
         self.doubted.clear();
         self.behind = false;
         self.rejections = 0;

@@ -3,6 +3,7 @@
 
 use crate::clock::Clock;
 use crate::network::ConnectionId;
+use crate::world::Way;
 use marram_engine_core as engine;
 use marram_orchestrator_core as orchestrator;
 use marram_protocol::id::{ChildId, InstanceId};
@@ -60,8 +61,14 @@ pub(crate) struct Program {
     pub(crate) inbox: VecDeque<Happening>,
     /// The entry of the queue that counts.
     pub(crate) timer: Option<u64>,
+    /// Its way up.
+    pub(crate) way: Option<Way>,
+    /// What it has written down of that.
+    pub(crate) kept: String,
     /// How long each effect keeps it, at most.
     pub(crate) slow_ms: u64,
+    /// Since when it has neither stood still nor been slow.
+    pub(crate) steady_since_ms: u64,
 }
 
 impl Program {
@@ -75,7 +82,10 @@ impl Program {
             frozen: false,
             inbox: VecDeque::new(),
             timer: None,
+            way: None,
+            kept: String::new(),
             slow_ms: 0,
+            steady_since_ms: 0,
         }
     }
 
@@ -92,6 +102,7 @@ impl Program {
 
     pub(crate) fn stop(&mut self) {
         self.is_on = false;
+        self.way = None;
         self.frozen = false;
         self.inbox.clear();
         self.timer = None;

@@ -20,6 +20,8 @@ pub(crate) struct Orchestrator {
     /// The tier that it connects to, and the one it would rather have. The root has none.
     pub(crate) parent: Option<usize>,
     pub(crate) preferred: Option<usize>,
+    /// Where it takes children, in worlds in which they may take another parent.
+    pub(crate) address: String,
     /// Its place in the world's list.
     pub(crate) number: usize,
     /// Clusters on the way from the root, itself included; 0 is the root.
@@ -31,7 +33,6 @@ pub(crate) struct Orchestrator {
     pub(crate) wiped: u64,
     pub(crate) broker: Broker,
     pub(crate) connection: Option<ConnectionId>,
-    pub(crate) attempts: u32,
     /// Present connections of children that are clusters.
     pub(crate) outlets: BTreeMap<ChildId, ConnectionId>,
     /// When a node was asked to say hello, for those that have not yet.
@@ -49,6 +50,7 @@ impl Orchestrator {
             name,
             parent,
             preferred: parent,
+            address: String::new(),
             number: 0,
             depth: 0,
             program: Program::new(clock),
@@ -57,7 +59,6 @@ impl Orchestrator {
             wiped: 0,
             broker: Broker::new(false, 0),
             connection: None,
-            attempts: 0,
             outlets: BTreeMap::new(),
             asked: BTreeMap::new(),
             unchecked: 0,
@@ -80,8 +81,8 @@ impl Orchestrator {
             version: "sim".into(),
             incarnation: self.program.life,
             labels: vec![format!("site=s{}", self.number % SITES)],
-            address: String::new(),
-            node_address: String::new(),
+            address: self.address.clone(),
+            node_address: self.address.clone(),
         };
         let epoch = (self.number as u64 + 1) * 1000 + 1 + self.wiped;
         let now = self.program.tier_now(now_ms);
@@ -93,7 +94,6 @@ impl Orchestrator {
         self.program.stop();
         self.core = None;
         self.connection = None;
-        self.attempts = 0;
         self.outlets.clear();
         self.asked.clear();
     }

@@ -17,6 +17,7 @@ mod rules;
 mod shells;
 mod states;
 mod tell;
+mod ways;
 mod wishes;
 
 use crate::Random;
@@ -32,6 +33,7 @@ use marram_protocol::id::ChildId;
 use operator::Operator;
 use rules::Watch;
 use std::collections::BTreeMap;
+pub(crate) use ways::Way;
 
 /// The root among the tiers.
 pub(crate) const ROOT: usize = 0;
@@ -48,8 +50,8 @@ enum Event {
     Wake(Actor, u64),
     /// A program is started, unless it has been since that life.
     Start(Actor, u64),
-    /// A child tries to connect.
-    Dial(Actor, u64),
+    /// A child looks after its way up, perhaps with the outcome of a probe.
+    Way(Actor, u64, Option<bool>),
     /// A message is at its end.
     Arrive(ConnectionId, usize, Bytes),
     /// A node's subscriptions are confirmed.
@@ -128,7 +130,7 @@ impl World {
                     self.start(actor, false);
                 }
             }
-            Event::Dial(actor, life) => self.dial(actor, life),
+            Event::Way(actor, life, answers) => self.way_due(actor, life, answers),
             Event::Arrive(id, direction, bytes) => self.arrive(id, direction, &bytes),
             Event::Subscribed(id) => self.subscribed(id),
             Event::Notice(id, end) => self.notice(id, end),

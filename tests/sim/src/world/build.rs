@@ -69,6 +69,9 @@ impl World {
             let name = if number == 0 { "root".into() } else { format!("c{number}") };
             let id = id(0xc0, number);
             let mut tier = Orchestrator::new(id, name, parent, clock);
+            if self.params.failover > 0 {
+                tier.address.clone_from(&tier.name);
+            }
             tier.number = self.tiers.len();
             tier.depth = parent.map_or(0, |parent| self.tiers[parent].depth + 1);
             let external = faults && self.random.chance(25);

@@ -2,7 +2,7 @@
 
 use super::{Event, World};
 use crate::disk::Store;
-use crate::network::{Actor, DOWN, UP};
+use crate::network::{Actor, DOWN};
 use crate::program::Happening;
 use marram_engine_core as engine;
 use marram_orchestrator_core as orchestrator;
@@ -63,11 +63,7 @@ impl World {
             }
             orchestrator::Effect::Changed(instance) => self.check_change(tier, instance),
             orchestrator::Effect::Operated { operation, end } => self.operated(operation, &end),
-            orchestrator::Effect::LeaveParent { .. } => {
-                if let Some(id) = self.tiers[tier].connection {
-                    self.close(id, UP);
-                }
-            }
+            orchestrator::Effect::LeaveParent { .. } => self.way_is_refused(actor),
         }
         self.dawdle(actor);
         true

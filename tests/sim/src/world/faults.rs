@@ -3,7 +3,7 @@
 use super::lives::End;
 use super::{Event, ROOT, World};
 use crate::backend::Mood;
-use crate::network::{Actor, UP};
+use crate::network::Actor;
 use crate::node::Node;
 use crate::program::Happening;
 use marram_backend_api::{Exit, ExitReason};
@@ -49,7 +49,7 @@ impl World {
     }
 
     fn fault(&mut self) {
-        match self.random.below(30) {
+        match self.random.below(29) {
             0..4 => self.cut_some_way(),
             4..7 => {
                 let actor = self.any_actor();
@@ -106,7 +106,6 @@ impl World {
                 self.give(Actor::Node(node), Happening::Look);
             }
             27 => self.copy_some_machine(),
-            28 => self.move_some_child(),
             _ => self.mend_something(),
         }
     }
@@ -228,57 +227,6 @@ impl World {
         self.start(Actor::Node(self.nodes.len() - 1), true);
     }
 
-    /// A child takes another parent, or goes back to its own.
-    fn move_some_child(&mut self) {
-        if self.params.failover == 0 {
-            return;
-        }
-        let child = self.any_actor();
-        let others = (0..self.tiers.len()).filter(|tier| match child {
-            Actor::Tier(own) => own != ROOT && !self.is_below(Actor::Tier(*tier), own),
-            Actor::Node(_) => *tier != ROOT,
-        });
-        let others: Vec<usize> = others.collect();
-        if others.is_empty() {
-            return;
-        }
-        let home = match child {
-            Actor::Tier(tier) => self.tiers[tier].preferred,
-            Actor::Node(node) => Some(self.nodes[node].preferred),
-        };
-        let parent = match home.filter(|_| self.random.chance(40)) {
-            Some(home) if others.contains(&home) => home,
-            _ => self.random.pick(&others),
-        };
-        self.take_parent(child, parent);
-    }
-
-    /// A child leaves its parent and connects to this one.
-    pub(super) fn take_parent(&mut self, child: Actor, parent: usize) {
-        if self.parent_of(child) == Some(parent) {
-            return;
-        }
-        self.note(|w| format!("{} goes to {}", w.name(child), w.tiers[parent].name));
-        let connection = match child {
-            Actor::Tier(tier) => {
-                self.tiers[tier].parent = Some(parent);
-                self.tiers[tier].connection
-            }
-            Actor::Node(node) => {
-                self.nodes[node].parent = parent;
-                self.nodes[node].clean = true;
-                self.nodes[node].connection
-            }
-        };
-        if let Some(id) = connection {
-            self.close(id, UP);
-        }
-        if let Actor::Node(node) = child {
-            // What was not confirmed was meant for the other one.
-            self.nodes[node].doubted.clear();
-        }
-    }
-
     fn mend_something(&mut self) {
         let cuts = self.network.cut_ways();
         if !cuts.is_empty() {
@@ -304,7 +252,11 @@ impl World {
                 // It asks to be listed again.
                 self.give(Actor::Node(node), Happening::Look);
             }
-            Trouble::Slow(tier) => self.tiers[tier].program.slow_ms = 0,
+            Trouble::Slow(tier) => {
+                let now_ms = self.queue.now_ms();
+                let program = &mut self.tiers[tier].program;
+                (program.slow_ms, program.steady_since_ms) = (0, now_ms);
+            }
             Trouble::Bus(tier) => {
                 self.tiers[tier].broker.is_on = self.tiers[tier].broker.external;
                 self.connect_bus(tier);

@@ -8,10 +8,6 @@ use marram_protocol::id::ChildId;
 use marram_protocol::v1::{Down, Up};
 use std::sync::Arc;
 
-/// First and longest wait before a child tries to connect again, doubling.
-const BACKOFF_FIRST_MS: u64 = 500;
-const BACKOFF_MAX_MS: u64 = 60_000;
-
 /// Messages of a cluster that wait for its broker.
 const PENDING_MAX: usize = 256;
 
@@ -19,52 +15,16 @@ const PENDING_MAX: usize = 256;
 const BUS_MS: u64 = 10;
 
 impl World {
-    pub(super) fn dial(&mut self, actor: Actor, life: u64) {
-        let Some(parent) = self.parent_of(actor) else { return };
-        let program = self.program(actor);
-        let connection = match actor {
-            Actor::Tier(tier) => self.tiers[tier].connection,
-            Actor::Node(node) => self.nodes[node].connection,
-        };
-        if !program.is_on || program.life != life || connection.is_some() {
-            return;
-        }
-        let is_there = match actor {
-            Actor::Tier(_) => self.answers(Actor::Tier(parent)),
-            Actor::Node(_) => self.broker_answers(parent),
-        };
-        if !is_there || !self.answers(actor) || !self.network.is_whole(actor, parent) {
-            let attempts = match actor {
-                Actor::Tier(tier) => &mut self.tiers[tier].attempts,
-                Actor::Node(node) => &mut self.nodes[node].attempts,
-            };
-            *attempts += 1;
-            let whole = (BACKOFF_FIRST_MS << (*attempts).min(10)).min(BACKOFF_MAX_MS);
-            let at_ms = self.queue.now_ms() + whole / 2 + self.random.below(whole / 2);
-            return self.queue.push(at_ms, Event::Dial(actor, life));
-        }
-        let id = self.network.connect(actor, parent);
-        self.note(|w| format!("{} connects to {}", w.name(actor), w.tiers[parent].name));
-        match actor {
-            Actor::Tier(tier) => {
-                self.tiers[tier].connection = Some(id);
-                self.tiers[tier].attempts = 0;
-                self.give(actor, Happening::Linked(id));
-            }
-            Actor::Node(node) => self.connect_node(node, parent, id),
-        }
-    }
-
-    fn broker_answers(&self, tier: usize) -> bool {
+    pub(super) fn broker_answers(&self, tier: usize) -> bool {
         let broker = &self.tiers[tier].broker;
         if broker.external { broker.is_on } else { self.answers(Actor::Tier(tier)) }
     }
 
-    fn connect_node(&mut self, node: usize, tier: usize, id: ConnectionId) {
+    pub(super) fn connect_node(&mut self, node: usize, tier: usize, id: ConnectionId) {
         let now_ms = self.queue.now_ms();
         let own = &mut self.nodes[node];
         own.connection = Some(id);
-        own.attempts = 0;
+        own.subscribed = false;
         let clean = std::mem::take(&mut own.clean);
         let (child, incarnation) = (own.id, own.incarnation());
         let doubted = std::mem::take(&mut own.doubted);
@@ -92,6 +52,10 @@ impl World {
     pub(super) fn subscribed(&mut self, id: ConnectionId) {
         let Some(connection) = self.network.get(id).filter(|c| c.open[UP]) else { return };
         let child = connection.child;
+        if let Actor::Node(node) = child {
+            self.nodes[node].subscribed = true;
+        }
+        self.way_is_up(child);
         self.give(child, Happening::Linked(id));
     }
 
@@ -191,9 +155,12 @@ impl World {
                     _ => return,
                 }
                 self.note(|w| format!("{} loses {}", w.name(child), w.tiers[parent].name));
-                let life = self.program(child).life;
-                let at_ms = now_ms + self.random.below(2 * BACKOFF_FIRST_MS);
-                self.queue.push(at_ms, Event::Dial(child, life));
+                match child {
+                    Actor::Node(node) if !self.nodes[node].subscribed => {
+                        self.way_has_failed(child);
+                    }
+                    _ => self.way_is_lost(child),
+                }
                 self.give(child, Happening::Unlinked);
             }
             (_, Actor::Tier(_)) => {

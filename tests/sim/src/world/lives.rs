@@ -40,9 +40,9 @@ impl World {
             }
         }
         self.drain(actor);
-        let life = self.program(actor).life;
-        let at_ms = now_ms + self.random.below(500);
-        self.queue.push(at_ms, Event::Dial(actor, life));
+        if self.program(actor).is_on {
+            self.open_way(actor);
+        }
     }
 
     /// Ends a program. It starts again after a while, unless somebody has to do that.
@@ -131,9 +131,11 @@ impl World {
         if !program.is_on || program.life != life || program.busy_until_ms > now_ms {
             return;
         }
-        if std::mem::take(&mut program.frozen)
-            && let Actor::Node(node) = actor
-        {
+        if !std::mem::take(&mut program.frozen) {
+            return self.drain(actor);
+        }
+        program.steady_since_ms = now_ms;
+        if let Actor::Node(node) = actor {
             self.nodes[node].undisturbed_ms = now_ms;
         }
         self.drain(actor);

@@ -91,6 +91,7 @@ impl World {
             (OperationEnd::Done, Verb::Cordon | Verb::Drain) => {
                 operations.cordoned.insert(key, true);
             }
+            (OperationEnd::Done, Verb::Forget) => self.note_forgotten(key.0, key.1),
             (OperationEnd::Done, Verb::Uncordon) => drop(operations.cordoned.insert(key, false)),
             _ => {}
         }

@@ -27,6 +27,8 @@ pub(super) struct Operator {
     doubtful: Vec<Wish>,
     /// Where everything that was ever asked for may be.
     pub(super) places: BTreeMap<InstanceId, Where>,
+    /// What must never run twice.
+    pub(super) fenced: BTreeSet<InstanceId>,
     /// What is stopped before it is moved.
     pub(super) stop_first: BTreeSet<InstanceId>,
     pub(super) operations: Operations,

@@ -102,15 +102,10 @@ impl World {
                 if self.nodes[node].scrapped {
                     continue;
                 }
-                let home = self.nodes[node].preferred;
-                self.take_parent(actor, home);
                 self.nodes[node].backend.mood = Mood::Well;
                 self.mend(Trouble::Mood(node));
             }
             if let Actor::Tier(tier) = actor {
-                if let Some(home) = self.tiers[tier].preferred {
-                    self.take_parent(actor, home);
-                }
                 self.mend(Trouble::Slow(tier));
                 self.mend(Trouble::Bus(tier));
             }
@@ -160,6 +155,10 @@ impl World {
     /// Whether an actor and its parent have each other.
     fn is_linked(&self, actor: Actor) -> bool {
         let Some(parent) = self.parent_of(actor) else { return true };
+        let home = match actor {
+            Actor::Tier(tier) => self.tiers[tier].preferred,
+            Actor::Node(node) => Some(self.nodes[node].preferred),
+        };
         let connection = match actor {
             Actor::Tier(tier) => self.tiers[tier].connection,
             Actor::Node(node) if self.nodes[node].scrapped => return true,
@@ -168,7 +167,9 @@ impl World {
         let open = connection.and_then(|id| self.network.get(id)).map(|c| c.open);
         let core = self.tiers[parent].core.as_ref();
         let child = core.and_then(|core| core.children().get(&self.id(actor)));
-        open == Some([true; 2]) && child.is_some_and(|child| child.is_connected())
+        home == Some(parent)
+            && open == Some([true; 2])
+            && child.is_some_and(|child| child.is_connected())
     }
 
     fn difference(&self) -> String {

@@ -4,6 +4,8 @@
 //! - books: what a tier has reserved on a child is the sum of what it has placed there;
 //! - one copy: no instance runs on two machines for longer than the takeover window while the
 //!   ways from the root to both are whole;
+//! - never two: an instance with `patience.parent_s` runs on two machines at no time, but where
+//!   programs stand still or backends do not do as they are told;
 //! - generations: what a child has told that it holds it never falls behind, and a parent never
 //!   gives two lists the same number, nor anything that was removed at the root;
 //! - acknowledged: the root never forgets what it has acknowledged (see `operator`);
@@ -28,6 +30,10 @@ use std::collections::{BTreeMap, BTreeSet};
 /// The stated takeover window: once the ways to both copies are whole, one is gone within it.
 /// A stop may fail a few times, and each time waits twice as long.
 const WINDOW_MS: u64 = 60_000;
+
+/// A broken way is noticed within a minute and a half; then the copy ends, perhaps not at the
+/// first attempt.
+const STEADY_MS: u64 = 150_000;
 
 /// Children that one instance was offered to and that are remembered, as the core states.
 const TRIED_MAX: usize = 256;
@@ -90,7 +96,10 @@ impl World {
     fn check_node(&self, node: usize) {
         let own = &self.nodes[node];
         let used = own.backend.used_mib();
-        let fits = used <= own.memory_mib || own.backend.lied || own.backend.mood != Mood::Well;
+        // What a backend has said to be stopped may go on for a while.
+        let is_late = self.queue.now_ms() < own.undisturbed_ms + WINDOW_MS;
+        let doubtful = own.backend.mood != Mood::Well || (own.backend.has_lied && is_late);
+        let fits = used <= own.memory_mib || own.backend.lied || doubtful;
         assert!(fits, "{} is overbooked: {used} MiB", own.name);
         let engine = own.engine.as_ref().expect("it is on");
         assert!(engine.slots().count() <= 2 * NODE_INSTANCES_MAX, "slots of {}", own.name);
@@ -149,9 +158,30 @@ impl World {
             let since = self.watch.doubles.get_mut(&instance).expect("listed");
             *since = whole.then(|| since.unwrap_or(now_ms));
             let long = since.is_some_and(|since| now_ms > since + WINDOW_MS);
+            let is_fenced = self.operator.fenced.contains(&instance);
+            let steady = is_fenced && places.iter().all(|node| self.is_steady(*node));
             let names = || places.iter().map(|n| self.nodes[*n].name.as_str()).collect::<Vec<_>>();
+            assert!(!steady, "{instance} runs on {:?}, which it never may", names());
             assert!(!long, "{instance} runs on {:?} for longer than {WINDOW_MS} ms", names());
         }
+    }
+
+    /// Whether nothing but broken ways can have kept a node from ending what it must, for long
+    /// enough to have noticed them and to have done it.
+    fn is_steady(&self, node: usize) -> bool {
+        let own = &self.nodes[node];
+        let is_well = own.backend.mood == Mood::Well && !own.backend.lied && !own.ledger.full;
+        let mut since_ms = own.undisturbed_ms.max(own.program.since_ms);
+        let mut steady = self.is_single(node) && is_well && self.is_idle(Actor::Node(node));
+        let mut at = Some(own.parent);
+        for _ in 0..=self.tiers.len() {
+            let Some(tier) = at else { break };
+            let program = &self.tiers[tier].program;
+            since_ms = since_ms.max(program.steady_since_ms);
+            steady &= !program.frozen && program.slow_ms == 0;
+            at = self.tiers[tier].parent;
+        }
+        steady && self.queue.now_ms() > since_ms + STEADY_MS
     }
 
     /// Whether nothing keeps the root's word from a node, nor the node from doing it.
@@ -163,12 +193,15 @@ impl World {
         let idle = self.is_idle(Actor::Node(node)) && own.linked;
         let mut whole = self.is_single(node) && is_well && carries && idle;
         let mut at = (Actor::Node(node), own.connection);
-        while let (true, Some(parent)) = (whole, self.parent_of(at.0)) {
+        // Longer ways go round in a circle.
+        for _ in 0..=self.tiers.len() {
+            let Some(parent) = self.parent_of(at.0) else { return whole };
             let tier = &self.tiers[parent];
             let child = tier.core.as_ref().and_then(|c| c.children().get(&self.id(at.0)));
             let open =
                 at.1.and_then(|id| self.network.get(id)).is_some_and(|c| c.open == [true; 2]);
-            whole = open
+            whole = whole
+                && open
                 && self.network.is_whole(at.0, parent)
                 && self.is_idle(Actor::Tier(parent))
                 && !tier.store.full
@@ -176,7 +209,7 @@ impl World {
                 && child.is_some_and(|child| child.is_connected());
             at = (Actor::Tier(parent), tier.connection);
         }
-        whole
+        false
     }
 
     /// Whether no other machine goes by the same id.
@@ -260,6 +293,13 @@ impl World {
         self.watch.given.entry(instance).or_default().insert((tier, child));
     }
 
+    /// What was placed on a child was given up by an operator's wish.
+    pub(super) fn note_forgotten(&mut self, tier: usize, child: ChildId) {
+        for given in self.watch.given.values_mut().filter(|given| given.contains(&(tier, child))) {
+            given.insert((tier, ChildId::default()));
+        }
+    }
+
     /// A tier has started: what it holds placed it may never have told.
     pub(super) fn note_placements(&mut self, tier: usize) {
         let Some(core) = &self.tiers[tier].core else { return };
@@ -294,7 +334,8 @@ impl World {
                     given.len() - tiers.len() + usize::from(tiers.len() > self.tiers.len())
                 });
                 let is_wanted = self.operator.wanted.contains(instance) && self.is_single(node);
-                let is_moved = self.operator.stop_first.contains(instance);
+                let is_moved = self.operator.stop_first.contains(instance)
+                    || self.operator.fenced.contains(instance);
                 let without_reason = is_wanted && given == 0 && !is_moved;
                 assert!(!without_reason, "{instance} was stopped, and nobody wanted that");
             }

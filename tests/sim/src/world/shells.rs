@@ -63,13 +63,15 @@ impl World {
         use orchestrator::Input;
         match happening {
             Happening::Linked(id) if self.tiers[tier].connection == Some(id) => {
-                self.tell_core(tier, Input::ParentUp { preferred: None });
+                let preferred = self.rather(Actor::Tier(tier));
+                self.tell_core(tier, Input::ParentUp { preferred });
             }
             Happening::Unlinked if self.tiers[tier].connection.is_none() => {
                 self.tell_core(tier, Input::ParentGone);
             }
             Happening::Heard(id, message) if self.tiers[tier].connection == Some(id) => {
                 self.note(|w| w.line_down(Actor::Tier(tier), &message));
+                self.way_hears(Actor::Tier(tier), &message);
                 match message {
                     Down::Rejected { .. } => {}
                     message => self.tell_core(tier, Input::Parent(message)),
@@ -165,7 +167,8 @@ impl World {
             Happening::Linked(id) if self.nodes[node].connection == Some(id) => {
                 self.nodes[node].linked = true;
                 self.nodes[node].behind = false;
-                self.tell_engine(node, Input::LinkUp { preferred: None });
+                let preferred = self.rather(Actor::Node(node));
+                self.tell_engine(node, Input::LinkUp { preferred });
                 if self.params.telemetry > 0 {
                     self.keep_ticking(node, SAMPLE_MS);
                 }
@@ -176,6 +179,7 @@ impl World {
             }
             Happening::Heard(id, message) if self.nodes[node].connection == Some(id) => {
                 self.note(|w| w.line_down(Actor::Node(node), &message));
+                self.way_hears(Actor::Node(node), &message);
                 match message {
                     Down::Rejected { .. } => self.node_is_rejected(node),
                     message => {
@@ -196,7 +200,8 @@ impl World {
             }
             Happening::Tick(sample) => {
                 if std::mem::take(&mut self.nodes[node].behind) && self.nodes[node].linked {
-                    self.tell_engine(node, Input::LinkUp { preferred: None });
+                    let preferred = self.rather(Actor::Node(node));
+                    self.tell_engine(node, Input::LinkUp { preferred });
                 }
                 if let Some(sample) = sample {
                     self.tell_engine(node, Input::Telemetry(*sample));

@@ -13,6 +13,10 @@ const MEMORY_MIB: (u64, u64) = (50, 350);
 /// Shortest and longest patience with a silent node or cluster, in seconds.
 const PATIENCE_S: (u64, u64) = (5, 120);
 
+/// So much longer than its own patience with a broken way those above wait for a service that
+/// must never run twice: a keep-alive of 60 s that fails, and a grace period.
+const FENCE_S: u32 = 150;
+
 /// Which clusters an instance may be in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Where {
@@ -37,6 +41,9 @@ impl World {
         };
         let place = self.draw_place();
         self.operator.places.insert(instance, place);
+        if patience.parent_s.is_some() {
+            self.operator.fenced.insert(instance);
+        }
         if movement == MovePolicy::StopFirst {
             self.operator.stop_first.insert(instance);
         }
@@ -72,7 +79,13 @@ impl World {
             let patience = self.random.between(PATIENCE_S.0, PATIENCE_S.1);
             u32::try_from(patience).ok().filter(|_| !wait)
         };
-        Patience { node_s: seconds(), cluster_s: seconds(), parent_s: None }
+        let (node_s, cluster_s) = (seconds(), seconds());
+        if !self.random.chance(15) {
+            return Patience { node_s, cluster_s, parent_s: None };
+        }
+        // Long enough for the break to be noticed below, and for the copy there to end.
+        let later = |patience: Option<u32>| patience.map(|s| s + FENCE_S);
+        Patience { node_s: later(node_s), cluster_s: later(cluster_s), parent_s: Some(5) }
     }
 
     fn draw_place(&mut self) -> Where {
@@ -91,7 +104,8 @@ impl World {
     pub(super) fn may_be_on(&self, instance: InstanceId, node: usize) -> bool {
         let place = self.operator.places.get(&instance).copied().unwrap_or(Where::Anywhere);
         let mut at = Some(self.nodes[node].parent);
-        while let Some(tier) = at {
+        for _ in 0..=self.tiers.len() {
+            let Some(tier) = at else { break };
             let own = &self.tiers[tier];
             let fits = match place {
                 Where::Anywhere => true,
