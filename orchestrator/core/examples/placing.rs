@@ -15,12 +15,16 @@ use marram_orchestrator_core::{CHILDREN_MAX, Identity, Input, Now, Tier};
 use marram_protocol::CLUSTER_INSTANCES_MAX;
 use marram_protocol::id::{ChildId, InstanceId, ServiceId};
 use marram_protocol::v1::{
-    ChildKind, Generation, Hello, Resources, Scope, ServiceSpec, Summary, Up, Workload,
+    Anchor, ChildKind, Coordinate, Generation, Geo, Hello, Placement, Proximity, Resources, Scope,
+    ServiceSpec, Summary, Up, Workload,
 };
 use std::time::{Duration, Instant};
 
 /// Instances that find a place; all others that a tier takes do not.
 const PLACEMENTS: usize = 1000;
+
+/// Instances placed under each of the conditions.
+const CONDITIONED: usize = 30;
 
 struct Clock(u64);
 
@@ -58,8 +62,41 @@ fn workload(number: usize, memory_mib: u32) -> Workload {
         architectures: vec!["arm64".into()],
         ..ServiceSpec::default()
     };
-    let instance = InstanceId { service: ServiceId(id(number)), number: 0 };
+    // Of one service each ten, so that spreading has something to do.
+    let instance = InstanceId {
+        service: ServiceId(id(number / 10)),
+        number: u32::try_from(number % 10).unwrap_or_default(),
+    };
     Workload { instance, revision: 1, name: "app.ns.service.ns".into(), spec }
+}
+
+/// Ten thousand nodes on a square of 50 ms.
+fn coordinate(number: usize) -> Coordinate {
+    let step = |n: usize| i32::try_from(n % 100).unwrap_or_default() * 500;
+    Coordinate { x_us: step(number), y_us: step(number / 100), height_us: 700, error_permille: 90 }
+}
+
+/// What each plugin looks at, by name.
+fn conditions() -> Vec<(&'static str, Placement)> {
+    let text = |text: &str| text.to_owned();
+    let near = |to, latency_us_max, distance_m_max| Placement {
+        policy: text("ldp"),
+        proximity: vec![Proximity { to, latency_us_max, distance_m_max, rigidness_permille: 900 }],
+        ..Placement::default()
+    };
+    // Of the first service, all other instances have another name.
+    let service = Anchor::Service(ServiceId(id(0)).to_string());
+    let here = || Anchor::Place(Geo { latitude_udeg: 52_500_000, longitude_udeg: 13_000_000 });
+    let usual = Placement::default;
+    vec![
+        ("best-fit, by labels", Placement { labels: text("site=berlin,rack!=7"), ..usual() }),
+        ("spread over nodes", Placement { policy: text("spread"), ..usual() }),
+        ("spread over 100 racks", Placement { spread: text("rack"), ..usual() }),
+        ("apart from others", Placement { apart_from: vec![text("app.ns.other.ns")], ..usual() }),
+        ("ldp, 20 ms from a service", near(service, Some(20_000), None)),
+        ("ldp, 60 km from a place", near(here(), None, Some(60_000))),
+        ("ldp, 20 ms from users at a place", near(here(), Some(20_000), None)),
+    ]
 }
 
 /// Handles an input and everything that follows; the number of effects.
@@ -85,6 +122,9 @@ fn come(tier: &mut Tier, clock: &mut Clock, number: usize, memory_mib: u32) -> u
             largest_free: capacity,
             architectures: vec!["arm64".into()],
             virtualizations: vec!["container".into(), "native".into()],
+            labels: vec![format!("rack={}", number % 100), "site=berlin".into()],
+            location: format!("52.{:04},13.{:04}", number / 100, number % 100),
+            coordinate: Some(coordinate(number)),
             ..Summary::default()
         },
         facts: Vec::new(),
@@ -143,10 +183,22 @@ fn main() {
     }
     times.print("one placement among 10 000 nodes");
 
+    let mut placed = PLACEMENTS;
+    for (what, placement) in conditions() {
+        let mut times = Times::default();
+        for _ in 0..CONDITIONED {
+            let mut workload = workload(placed, 10);
+            workload.spec.placement = placement.clone();
+            times.take(|| handle(&mut tier, &mut clock, Input::Deploy(workload)));
+            placed += 1;
+        }
+        times.print(&format!("the same, {what}"));
+    }
+
     let mut times = Times::default();
-    let waiting = CLUSTER_INSTANCES_MAX - PLACEMENTS;
+    let waiting = CLUSTER_INSTANCES_MAX - placed;
     for number in 0..waiting {
-        let workload = workload(number + PLACEMENTS, 5000);
+        let workload = workload(number + placed, 5000);
         times.take(|| handle(&mut tier, &mut clock, Input::Deploy(workload)));
     }
     times.print("an instance that fits nowhere");
@@ -155,7 +207,7 @@ fn main() {
     for number in 0..100 {
         times.take(|| come(&mut tier, &mut clock, number, 1000));
     }
-    times.print("a node comes back while 9 000 wait");
+    times.print("a node comes back while 8 790 wait");
 
     let mut times = Times::default();
     clock.0 += 1_000_000;
@@ -164,9 +216,9 @@ fn main() {
         times.take(|| tier.handle_timeout(now));
         while tier.poll_effect().is_some() {}
     }
-    times.print("a turn of retries, all 9 000 being due");
+    times.print("a turn of retries, all 8 790 being due");
 
     let mut times = Times::default();
     times.take(|| come(&mut tier, &mut clock, 0, 60_000_000));
-    times.print("a node comes that takes all 9 000");
+    times.print("a node comes that takes all of them");
 }

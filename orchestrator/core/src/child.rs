@@ -38,7 +38,8 @@ pub struct Child {
     pub(crate) kind: ChildKind,
     /// Counts changes of its desired state, within the tier's epoch.
     pub(crate) number: u64,
-    pub(crate) link: Option<Link>,
+    /// Apart, so that placement, which looks at every child, finds them close together.
+    pub(crate) link: Option<Box<Link>>,
     /// When it was last connected, by the wall clock.
     pub(crate) seen_unix_ms: u64,
     reserved: Reserved,
@@ -321,6 +322,9 @@ impl Child {
 
     /// What is not to be had for this instance: held there, or kept free for others.
     pub(crate) fn taken_for(&self, id: InstanceId) -> Resources {
+        if self.promised.is_empty() {
+            return self.reserved();
+        }
         let others = self.promised.iter().filter(|(other, _)| **other != id);
         others.fold(self.reserved(), |sum, (_, amounts)| sum.plus(*amounts))
     }

@@ -12,7 +12,6 @@ use crate::instance::{Instance, TRIED_MAX};
 use crate::records::Key;
 use crate::tier::{Tier, scheduled};
 use marram_protocol::id::{ChildId, InstanceId};
-use marram_protocol::reference::refers_to;
 use marram_protocol::state::InstanceState;
 use marram_protocol::v1::ChildKind;
 use std::cmp::Reverse;
@@ -144,12 +143,7 @@ impl Tier {
     /// Others may wait to be where this one is now.
     fn wake_followers(&mut self, id: InstanceId, child: ChildId) {
         let Some(instance) = self.instances.get(&id) else { return };
-        let follows = |other: &Instance| {
-            let with = &other.workload.spec.placement.with;
-            with.iter().any(|reference| refers_to(reference, &instance.workload))
-        };
-        let mut followers = self.followers.iter().filter_map(|other| self.instances.get(other));
-        if followers.any(follows) {
+        if self.followers.to(&instance.workload).next().is_some() {
             self.notes.wake.insert(child);
         }
     }

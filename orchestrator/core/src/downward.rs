@@ -82,7 +82,7 @@ impl Tier {
             self.notes.kin_stale = true;
         }
         self.deck.stale |= child.kind == ChildKind::Cluster;
-        child.link = Some(Link::new(hello));
+        child.link = Some(Box::new(Link::new(hello)));
         child.note_offer(&mut self.abilities);
         child.seen_unix_ms = now.unix_ms;
         self.reporting.summary_stale = true;

@@ -40,6 +40,7 @@ mod records;
 mod restore;
 mod sum;
 mod tier;
+mod ties;
 mod upward;
 
 pub use child::Child;

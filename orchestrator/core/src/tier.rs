@@ -13,6 +13,7 @@ use crate::offer::Abilities;
 use crate::operate::{Asker, Operations};
 use crate::peers::PeerBooks;
 use crate::records::{self, ChildRecord, InstanceRecord, Key, TierRecord};
+use crate::ties::Ties;
 use crate::upward::Reporting;
 use crate::{Effect, Identity, Input, Now, WORKLOAD_BYTES_MAX};
 use marram_placement::{BEST_FIT, Policy};
@@ -48,11 +49,11 @@ pub struct Tier {
     pub(crate) abilities: Abilities,
     pub(crate) instances: BTreeMap<InstanceId, Instance>,
     /// Those placed that ask to be apart from others.
-    pub(crate) shy: BTreeSet<InstanceId>,
+    pub(crate) shy: Ties,
     /// Where room is kept, and for whom.
     pub(crate) promises: BTreeMap<InstanceId, ChildId>,
     /// Those without a place that ask to be with others.
-    pub(crate) followers: BTreeSet<InstanceId>,
+    pub(crate) followers: Ties,
     /// What the parent desires; the root has no parent.
     pub(crate) desired: Option<Desired>,
     pub(crate) policy: &'static dyn Policy,
@@ -108,8 +109,8 @@ impl Tier {
             children: BTreeMap::new(),
             abilities: Abilities::default(),
             instances: BTreeMap::new(),
-            shy: BTreeSet::new(),
-            followers: BTreeSet::new(),
+            shy: Ties::default(),
+            followers: Ties::default(),
             promises: BTreeMap::new(),
             desired: (!is_root).then(Desired::default),
             policy: BEST_FIT,
@@ -271,7 +272,7 @@ impl Tier {
             instance.leaving = None;
         });
         self.forget_move(id);
-        self.followers.remove(&id);
+        self.followers.note(id, &[]);
         self.break_promise(id);
         let Some(mut instance) = self.instances.remove(&id) else { return };
         instance.set_state(InstanceState::Undeployed, why, now);
@@ -312,16 +313,12 @@ impl Tier {
     pub(crate) fn note_ties(&mut self, id: InstanceId) {
         let Some(instance) = self.instances.get(&id) else { return };
         let placement = &instance.workload.spec.placement;
-        let placed = instance.placed.is_some();
-        for (ties, tied) in [
-            (&mut self.shy, placed && !placement.apart_from.is_empty()),
-            (&mut self.followers, !placed && !placement.with.is_empty()),
-        ] {
-            match tied {
-                true => ties.insert(id),
-                false => ties.remove(&id),
-            };
-        }
+        let (shy, follows) = match instance.placed {
+            Some(_) => (&placement.apart_from[..], &[][..]),
+            None => (&[][..], &placement.with[..]),
+        };
+        self.shy.note(id, shy);
+        self.followers.note(id, follows);
     }
 
     pub(crate) fn set_state(&mut self, id: InstanceId, state: InstanceState, why: &str, now: Now) {

@@ -88,6 +88,10 @@ fn asin(x: f64) -> f64 {
 
 fn asin_series(x: f64) -> f64 {
     let square = x * x;
+    // Up to 600 km the rest is below a micrometre, and most ways are no longer.
+    if x < 0.05 {
+        return x * (1.0 + square * (1.0 / 6.0 + square * (3.0 / 40.0 + square * (15.0 / 336.0))));
+    }
     let (mut sum, mut term, mut n) = (x, x, 1.0);
     // Half a centimetre on the globe.
     while term > 1e-9 {

@@ -6,7 +6,7 @@
 use crate::near::Point;
 
 /// Steps towards a point; each makes it better, and the last ones by microseconds.
-const STEPS_MAX: usize = 64;
+const STEPS_MAX: usize = 256;
 
 /// Done when a step is shorter, in microseconds: nobody measures finer.
 const STEP_US_MIN: f64 = 1.0;
@@ -96,7 +96,7 @@ fn starts(references: &[(Point, u32)]) -> Vec<(f64, f64)> {
 fn descend(references: &[(Point, u32)], start: (f64, f64)) -> (f64, f64) {
     let count = f64::from(u32::try_from(references.len()).unwrap_or(u32::MAX));
     let mut here = start;
-    for _ in 0..STEPS_MAX * 4 {
+    for _ in 0..STEPS_MAX {
         let (mut x, mut y) = (0.0, 0.0);
         for (point, us) in references {
             let (dx, dy) = (here.0 - f64::from(point.x_us), here.1 - f64::from(point.y_us));

@@ -47,9 +47,19 @@ impl Policy for BestFit {
 
     fn score(&self, demand: &Amounts, candidate: &Candidate) -> u64 {
         (0..KINDS).fold(0, |sum, kind| {
-            let left = u64::from(candidate.free[kind].saturating_sub(demand[kind]));
-            sum + left * FULL / u64::from(candidate.capacity[kind]).max(1)
+            let left = candidate.free[kind].saturating_sub(demand[kind]);
+            sum + permille(left, candidate.capacity[kind])
         })
+    }
+}
+
+/// Thousandths of a capacity. Most kinds are not there at all, and most amounts are small:
+/// it is asked of all candidates, and wide divisions are slow.
+fn permille(amount: u32, capacity: u32) -> u64 {
+    match amount.checked_mul(1000) {
+        Some(0) => 0,
+        Some(thousandfold) => u64::from(thousandfold / capacity.max(1)),
+        None => u64::from(amount) * FULL / u64::from(capacity).max(1),
     }
 }
 
@@ -64,10 +74,9 @@ impl Policy for Spread {
 
     fn score(&self, demand: &Amounts, candidate: &Candidate) -> u64 {
         let fullest = (0..KINDS).map(|kind| {
-            let capacity = u64::from(candidate.capacity[kind]);
-            let left = u64::from(candidate.free[kind].saturating_sub(demand[kind]));
-            // Rounded up, so that of two that differ at all the emptier has less.
-            (capacity.saturating_sub(left) * FULL).div_ceil(capacity.max(1))
+            let capacity = candidate.capacity[kind];
+            let left = candidate.free[kind].saturating_sub(demand[kind]);
+            permille(capacity.saturating_sub(left), capacity)
         });
         u64::from(candidate.siblings) << 32 | fullest.max().unwrap_or_default().min(FIT_LIMIT)
     }

@@ -6,7 +6,7 @@
 use super::near::{self, Near};
 use crate::child::Child;
 use crate::instance::Instance;
-use crate::offer::{Ability, Offer, values};
+use crate::offer::{Ability, Offer, Traits, values};
 use crate::tier::Tier;
 use marram_placement::near::Excess;
 use marram_placement::{Amounts, Candidate, Policy, policy};
@@ -66,7 +66,23 @@ pub(super) struct Wish<'a> {
 
 /// What was found out of children that are alike.
 #[derive(Default)]
-pub(super) struct Judged<'a>(Vec<(&'a Ability, Option<Misfit<'static>>)>);
+pub(super) struct Judged<'a> {
+    abilities: Vec<(&'a Ability, bool)>,
+    /// Each at a place that follows from where it is in memory: of two at one place the last
+    /// is remembered.
+    traits: Vec<Option<(&'a Traits, Likeness)>>,
+}
+
+/// What children with the same traits have in common.
+#[derive(Clone, Copy)]
+struct Likeness {
+    labelled: bool,
+    /// As [`Candidate::crowd`], of nodes.
+    crowd: u32,
+}
+
+/// Traits remembered at once: as many as racks at a large site.
+const TRAITS_MAX: usize = 256;
 
 impl Tier {
     pub(super) fn wish<'a>(&'a self, instance: &'a Instance) -> Wish<'a> {
@@ -220,12 +236,8 @@ impl Tier {
             apart
                 .extend(self.referred(reference, id).map(|(_, child)| (child, reference.as_str())));
         }
-        let shy = self.shy.iter().filter(|other| **other != id);
-        for other in shy.filter_map(|other| self.instances.get(other)) {
-            let mut apart_from = other.workload.spec.placement.apart_from.iter();
-            if let Some(child) = other.placed.filter(|_| other.holds())
-                && apart_from.any(|reference| refers_to(reference, &instance.workload))
-            {
+        for other in self.shy.to(&instance.workload).filter_map(|id| self.instances.get(&id)) {
+            if let Some(child) = other.placed.filter(|_| other.holds()) {
                 apart.insert(child, service_name(&other.workload));
             }
         }
@@ -246,7 +258,7 @@ impl<'a> Wish<'a> {
         judged: &mut Judged<'a>,
     ) -> Result<Candidate, Misfit<'a>> {
         let offer = self.capable(child, judged)?;
-        let mut candidate = self.candidate(offer, child);
+        let mut candidate = self.candidate(offer, child, judged);
         if !marram_placement::fits(&self.demand, &candidate) {
             return Err(Misfit::Amounts);
         }
@@ -280,7 +292,7 @@ impl<'a> Wish<'a> {
             return Err(Misfit::Hopeless(why));
         }
         self.named(child)?;
-        self.labelled(child, offer)?;
+        self.labelled(child, offer, judged)?;
         self.able(child, offer, judged)?;
         match self.taken_port(child) {
             Some(port) => Err(Misfit::Port(port)),
@@ -314,10 +326,15 @@ impl<'a> Wish<'a> {
         if chosen { Ok(()) } else { Err(Misfit::Node) }
     }
 
-    fn labelled(&self, child: &Child, offer: &Offer) -> Result<(), Misfit<'a>> {
+    fn labelled(
+        &self,
+        child: &Child,
+        offer: &'a Offer,
+        judged: &mut Judged<'a>,
+    ) -> Result<(), Misfit<'a>> {
         if let Some(wanted) = &self.labels {
             let has = match child.kind {
-                ChildKind::Node => wanted.matches(&offer.traits.labels),
+                ChildKind::Node => self.likeness(offer, judged).labelled,
                 ChildKind::Cluster => offer.cut || wanted.may_match_one_of(&offer.traits.labels),
             };
             if !has {
@@ -339,22 +356,23 @@ impl<'a> Wish<'a> {
         judged: &mut Judged<'a>,
     ) -> Result<(), Misfit<'a>> {
         let ability: &'a Ability = &offer.ability;
-        let known = judged.0.iter().find(|(known, _)| std::ptr::eq(*known, ability));
-        let inability = match known {
-            Some((_, inability)) => inability.clone(),
+        let spec = &self.instance.workload.spec;
+        let known = judged.abilities.iter().find(|(known, _)| std::ptr::eq(*known, ability));
+        let able = match known {
+            Some((_, able)) => *able,
             None => {
-                let inability = inability(ability, &self.instance.workload.spec);
-                if judged.0.len() < JUDGED_MAX {
-                    judged.0.push((ability, inability.clone()));
+                let able = inability(ability, spec).is_none();
+                if judged.abilities.len() < JUDGED_MAX {
+                    judged.abilities.push((ability, able));
                 }
-                inability
+                able
             }
         };
-        match inability {
-            // What a cut list does not name may be there.
-            Some(inability) if child.kind == ChildKind::Node || !offer.cut => Err(inability),
-            _ => Ok(()),
+        // What a cut list does not name may be there.
+        if able || (child.kind == ChildKind::Cluster && offer.cut) {
+            return Ok(());
         }
+        inability(ability, spec).map_or(Ok(()), Err)
     }
 
     /// A host port of the instance that something else on the node holds.
@@ -366,7 +384,7 @@ impl<'a> Wish<'a> {
         ports.find(|p| child.has_port(p.transport, p.host)).map(|p| p.host)
     }
 
-    fn candidate(&self, offer: &Offer, child: &Child) -> Candidate {
+    fn candidate(&self, offer: &'a Offer, child: &Child, judged: &mut Judged<'a>) -> Candidate {
         let (free, slot) = offer.free(child.taken_for(self.instance.workload.instance));
         let siblings = self.siblings.get(&child.id).copied().unwrap_or_default();
         Candidate {
@@ -374,29 +392,49 @@ impl<'a> Wish<'a> {
             free: free.amounts(),
             slot: slot.amounts(),
             siblings,
-            crowd: self.crowd(child, offer, siblings),
+            crowd: self.crowd(child, offer, siblings, judged),
             strain: 0,
         }
     }
 
     /// Instances for each failure domain there, in thousandths: a node is in one, a cluster
     /// has as many as its labels have values.
-    fn crowd(&self, child: &Child, offer: &Offer, siblings: u32) -> u32 {
+    fn crowd(
+        &self,
+        child: &Child,
+        offer: &'a Offer,
+        siblings: u32,
+        judged: &mut Judged<'a>,
+    ) -> u32 {
         let key = &self.instance.workload.spec.placement.spread;
         if key.is_empty() {
             return 0;
         }
-        let mut values = values(&offer.traits.labels, key);
         match child.kind {
-            ChildKind::Node => {
-                let domain = values.next().unwrap_or_default();
-                self.domains.get(domain).copied().unwrap_or_default().saturating_mul(1000)
-            }
+            ChildKind::Node => self.likeness(offer, judged).crowd,
             ChildKind::Cluster => {
-                let domains = u32::try_from(values.count()).unwrap_or(u32::MAX).max(1);
+                let values = values(&offer.traits.labels, key).count();
+                let domains = u32::try_from(values).unwrap_or(u32::MAX).max(1);
                 siblings.saturating_mul(1000) / domains
             }
         }
+    }
+
+    fn likeness(&self, offer: &'a Offer, judged: &mut Judged<'a>) -> Likeness {
+        let traits: &'a Traits = &offer.traits;
+        judged.traits.resize(TRAITS_MAX, None);
+        let at = std::ptr::from_ref(traits).addr() / align_of::<Traits>() % TRAITS_MAX;
+        if let Some((_, known)) = judged.traits[at].filter(|(k, _)| std::ptr::eq(*k, traits)) {
+            return known;
+        }
+        let domain = values(&traits.labels, &self.instance.workload.spec.placement.spread).next();
+        let siblings = self.domains.get(domain.unwrap_or_default()).copied().unwrap_or_default();
+        let likeness = Likeness {
+            labelled: self.labels.as_ref().is_none_or(|wanted| wanted.matches(&traits.labels)),
+            crowd: siblings.saturating_mul(1000),
+        };
+        judged.traits[at] = Some((traits, likeness));
+        likeness
     }
 }
 
