@@ -14,8 +14,8 @@
 //! - `disk`: when the ledger is written;
 //! - [`shell`]: the one task that owns the engine.
 //!
-//! Invariants: this process opens no port but that for echo, if the operator names one; its end, however it comes, ends no workload
-//! unless a drain was asked for.
+//! Invariants: this process opens no port but that for echo, if the operator names one; its
+//! end, however it comes, ends no workload unless a drain was asked for.
 
 mod backends;
 pub mod config;
