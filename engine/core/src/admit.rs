@@ -5,6 +5,8 @@
 
 use crate::BackendFacts;
 use marram_protocol::NODE_INSTANCES_MAX;
+use marram_protocol::reference::refers_to;
+use marram_protocol::selector::Labels;
 use marram_protocol::v1::{Resources, Summary, Workload};
 
 /// The backend for a workload, or why there is none.
@@ -37,11 +39,15 @@ pub(crate) fn room<'a>(
     claims: impl Iterator<Item = &'a Workload>,
     host: &Summary,
 ) -> Result<(), String> {
+    fits_here(workload, host)?;
     let mut taken = Resources::default();
     let mut count = 1;
     for other in claims {
         taken = taken.plus(other.spec.resources);
         count += 1;
+        if minds(workload, other) || minds(other, workload) {
+            return Err(format!("has to be apart from {}", other.name));
+        }
         let clash = workload.spec.ports.iter().find(|port| {
             other.spec.ports.iter().any(|p| p.host == port.host && p.transport == port.transport)
         });
@@ -57,12 +63,34 @@ pub(crate) fn room<'a>(
     if !wanted.fits(free) {
         return Err(format!("not enough left: {}", lacks(wanted, free)));
     }
+    Ok(())
+}
+
+/// What the node is by itself, whatever runs there.
+fn fits_here(workload: &Workload, host: &Summary) -> Result<(), String> {
+    let placement = &workload.spec.placement;
+    if !placement.labels.is_empty() {
+        let labels: Labels = placement.labels.parse().map_err(|e| format!("labels: {e}"))?;
+        if !labels.matches(&host.labels) {
+            let here = host.labels.join(", ");
+            return Err(format!("wants labels {labels}, this node has {here:?}"));
+        }
+    }
+    if let Some(addon) = placement.addons.iter().find(|addon| !host.addons.contains(addon)) {
+        return Err(format!("this node has no addon {addon:?}"));
+    }
     let architectures = &workload.spec.architectures;
     if !architectures.is_empty() && !host.architectures.iter().any(|a| architectures.contains(a)) {
         let here = host.architectures.join(", ");
         return Err(format!("runs on {}, this node is {here}", architectures.join(", ")));
     }
     Ok(())
+}
+
+/// Whether one must not be beside the other, by its own word.
+fn minds(one: &Workload, other: &Workload) -> bool {
+    let apart_from = &one.spec.placement.apart_from;
+    apart_from.iter().any(|reference| refers_to(reference, other))
 }
 
 fn lacks(wanted: Resources, free: Resources) -> String {
@@ -79,4 +107,56 @@ fn lacks(wanted: Resources, free: Resources) -> String {
     let lacking = units.into_iter().zip(amounts).filter(|(_, (wanted, free))| wanted > free);
     let said = lacking.map(|(unit, (wanted, free))| format!("{wanted} {unit} wanted, {free} free"));
     said.collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use marram_protocol::id::{InstanceId, ServiceId};
+    use marram_protocol::v1::{Placement, ServiceSpec};
+
+    fn workload(name: &str, resources: [u32; 7], placement: Placement) -> Workload {
+        let resources = Resources::of_amounts(resources);
+        let spec = ServiceSpec { resources, placement, ..ServiceSpec::default() };
+        let instance = InstanceId { service: ServiceId([1; 12]), number: 0 };
+        Workload { instance, revision: 1, name: format!("app.ns.{name}.ns.0"), spec }
+    }
+
+    fn texts(all: &[&str]) -> Vec<String> {
+        all.iter().map(|text| (*text).to_owned()).collect()
+    }
+
+    #[test]
+    fn the_node_judges_what_it_can_by_itself() {
+        let host = Summary {
+            capacity: Resources::of_amounts([9; 7]),
+            labels: texts(&["rack=1", "gpu"]),
+            addons: texts(&["fuse"]),
+            ..Summary::default()
+        };
+        let labels = |labels: &str| Placement { labels: labels.into(), ..Placement::default() };
+        let addons = |addon| Placement { addons: texts(&[addon]), ..Placement::default() };
+        let apart = |name| Placement { apart_from: texts(&[name]), ..Placement::default() };
+        let there = workload("db", [5; 7], apart("app.ns.loud.ns"));
+        let judged = |wanted: &Workload| room(wanted, [&there].into_iter(), &host).err();
+        let of = |placement| workload("web", [1; 7], placement);
+        assert_eq!(judged(&of(labels("gpu,rack!=2"))), None);
+        assert_eq!(judged(&of(addons("fuse"))), None);
+        assert_eq!(judged(&of(apart("app.ns.web.ns"))), None);
+        let table = [
+            (of(labels("rack=2")), "wants labels rack=2, this node has \"rack=1, gpu\""),
+            (of(labels("a,,b")), "labels: selector \"a,,b\", character 3: a word is missing"),
+            (of(addons("csi")), "this node has no addon \"csi\""),
+            (of(apart("app.ns.db.ns")), "has to be apart from app.ns.db.ns.0"),
+            (workload("loud", [0; 7], labels("")), "has to be apart from app.ns.db.ns.0"),
+            (
+                workload("web", [0, 0, 0, 0, 5, 0, 9], labels("")),
+                "not enough left: 5 MiB of GPU memory wanted, 4 free, 9 kbit/s from it wanted, \
+                 4 free",
+            ),
+        ];
+        for (wanted, expected) in table {
+            assert_eq!(judged(&wanted).as_deref(), Some(expected));
+        }
+    }
 }
