@@ -25,7 +25,7 @@ pub(crate) fn root() -> Tier {
     tier
 }
 
-fn identity() -> Identity {
+pub(crate) fn identity() -> Identity {
     Identity {
         id: ChildId([255; 12]),
         name: "tier".into(),
@@ -46,7 +46,7 @@ pub(crate) fn effects(tier: &mut Tier) -> Vec<Effect> {
     std::iter::from_fn(|| tier.poll_effect()).collect()
 }
 
-fn give(tier: &mut Tier, input: Input) -> Vec<Effect> {
+pub(crate) fn give(tier: &mut Tier, input: Input) -> Vec<Effect> {
     tier.handle(at(0), input);
     effects(tier)
 }
@@ -121,7 +121,7 @@ pub(crate) fn word(tier: &Tier, by: ChildId, number: u32, state: InstanceState) 
     Input::Child(by, Up::Observed { generation, scope: Scope::Change, statuses })
 }
 
-fn say(tier: &mut Tier, by: ChildId, number: u32, state: InstanceState) -> Vec<Effect> {
+pub(crate) fn say(tier: &mut Tier, by: ChildId, number: u32, state: InstanceState) -> Vec<Effect> {
     let input = word(tier, by, number, state);
     give(tier, input)
 }
