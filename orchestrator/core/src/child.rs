@@ -40,6 +40,9 @@ pub struct Child {
     pub(crate) number: u64,
     /// Apart, so that placement, which looks at every child, finds them close together.
     pub(crate) link: Option<Box<Link>>,
+    /// That it began with, if this tier has not been restarted since.
+    pub(crate) first_number: u64,
+    pub(crate) link: Option<Link>,
     /// When it was last connected, by the wall clock.
     pub(crate) seen_unix_ms: u64,
     reserved: Reserved,
@@ -138,6 +141,7 @@ impl Child {
             name,
             kind,
             number: 0,
+            first_number: 0,
             link: None,
             seen_unix_ms: 0,
             reserved: Reserved::default(),

@@ -30,8 +30,7 @@ impl Tier {
                 self.child_gone(id, Some(incarnation), now);
             }
             Up::Observed { generation, scope, statuses } => {
-                // Of another epoch, it was seen under nothing that this tier has said.
-                let held = (generation.epoch == self.epoch).then_some(generation.number);
+                let held = self.known_number(id, generation);
                 self.observed(id, held, scope, statuses, now);
             }
             Up::Resync(_) => self.send_manifest(id),
@@ -68,7 +67,8 @@ impl Tier {
         if unknown {
             let name = self.free_name(&hello.name);
             let mut child = Child::new(id, name, hello.kind);
-            child.number = self.first_generation().number;
+            child.first_number = self.first_number;
+            child.number = child.first_number;
             self.children.insert(id, child);
             self.notes.dirty.insert(Key::Child(id));
         }

@@ -293,9 +293,20 @@ impl Tier {
     }
 
     /// Whether a greeting is answered only when the child has told everything: what was taken
-    /// over from it and does not run elsewhere yet may stay.
+    /// over from it, or was there when it was forgotten, may stay if it runs nowhere else yet.
     pub(crate) fn awaits_surplus(&self, id: ChildId) -> bool {
-        self.children.get(&id).is_some_and(|child| !child.surplus.is_empty())
+        let Some(child) = self.children.get(&id) else { return false };
+        let forgotten = |held: Generation| {
+            held.epoch == self.epoch && held.number > 0 && held.number < child.first_number
+        };
+        !child.surplus.is_empty() || child.link.as_ref().is_some_and(|link| forgotten(link.held))
+    }
+
+    /// The number under which a child has seen what it tells. Of another epoch, or from before
+    /// it was forgotten, it was seen under nothing that this tier remembers to have said.
+    pub(crate) fn known_number(&self, by: ChildId, seen: Generation) -> Option<u64> {
+        let first = self.children.get(&by).map_or(0, |child| child.first_number);
+        (seen.epoch == self.epoch && seen.number >= first).then_some(seen.number)
     }
 
     /// A child that was silent runs what was taken over from it. If it runs nowhere else yet, it
@@ -410,17 +421,13 @@ impl Tier {
         leaving.into_iter().for_each(|instance| self.finish_move(instance, now));
         self.end_drain(id);
         self.children.remove(&id);
+        // New children begin behind the generations of all that were forgotten: one that comes
+        // back is behind as well, and hears what is desired now.
         self.first_number = self.first_number.max(after);
         self.notes.retold.remove(&id);
         self.notes.dirty.extend([Key::Child(id), Key::Tier]);
         self.reporting.summary_stale = true;
         (self.deck.stale, self.notes.kin_stale) = (true, true);
-    }
-
-    /// Where the generations of a new child begin: behind those of all that were forgotten, so
-    /// that one that comes back is behind as well, and hears what is desired now.
-    pub(crate) fn first_generation(&self) -> Generation {
-        Generation { epoch: self.epoch, number: self.first_number }
     }
 }
 
