@@ -42,7 +42,6 @@ pub struct Child {
     pub(crate) link: Option<Box<Link>>,
     /// That it began with, if this tier has not been restarted since.
     pub(crate) first_number: u64,
-    pub(crate) link: Option<Link>,
     /// When it was last connected, by the wall clock.
     pub(crate) seen_unix_ms: u64,
     reserved: Reserved,

@@ -1,5 +1,6 @@
 //! Finds a child for an instance, and says why none was found.
 
+mod better;
 mod near;
 mod room;
 mod why;
@@ -210,7 +211,7 @@ impl Tier {
         let is_lost = instance_is_lost(self, id);
         let handed_back = self.reporting.is_up() && !is_lost;
         let why = self.why_nowhere(id);
-        if self.abort_move(id, &why) {
+        if self.abort_move(id, &why, now) {
             return;
         }
         let room = self.make_room(id, now);

@@ -237,7 +237,7 @@ impl Tier {
             if self.instances.get(&id).is_some_and(|i| i.leaving() == Some(by)) {
                 return self.leaving_observed(by, held.unwrap_or_default(), status, now);
             }
-            if !self.take_back(by, &status) {
+            if !self.take_back(by, &status, now) {
                 self.stray(by, held.is_none(), &status);
             }
             return;
@@ -276,7 +276,7 @@ impl Tier {
                 if matches!(state, InstanceState::Running | InstanceState::Completed) {
                     self.finish_move(id, now);
                 } else if state == InstanceState::Dead {
-                    self.abort_move(id, "it is given up where it was moved to");
+                    self.abort_move(id, "it is given up where it was moved to", now);
                 }
             }
         }

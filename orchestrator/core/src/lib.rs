@@ -47,7 +47,7 @@ pub use child::Child;
 pub use decisions::{DECISIONS_MAX, Decision, Verdict};
 pub use instance::Instance;
 pub use loss::{FORGET_MS, GRACE_MS};
-pub use movement::MOVES_MAX;
+pub use movement::{MOVES_MAX, REBALANCE_MAX};
 pub use records::RecordError;
 pub use tier::{Tier, TierError};
 

@@ -20,6 +20,7 @@
 
 use crate::Now;
 use crate::child::Child;
+use crate::decisions::Verdict;
 use crate::instance::Instance;
 use crate::records::Key;
 use crate::tier::Tier;
@@ -219,12 +220,14 @@ impl Tier {
     /// may have come up.
     pub(crate) fn lose(&mut self, id: InstanceId, now: Now) {
         // Where it comes from it still is, or is lost as well.
-        if self.abort_move(id, "where it was moved to it was lost") {
+        if self.abort_move(id, "where it was moved to it was lost", now) {
             return;
         }
         let Some(instance) = self.instances.get_mut(&id) else { return };
         instance.lost = Some(String::new());
         instance.tried.clear();
+        let from = instance.placed.map(|from| self.name_of(from)).unwrap_or_default();
+        self.decide(id, Verdict::Other(format!("lost with {from}")), now);
         self.notes.changed.insert(id);
         self.place(id, now);
     }
@@ -311,7 +314,7 @@ impl Tier {
 
     /// A child that was silent runs what was taken over from it. If it runs nowhere else yet, it
     /// is taken back: fewer changes.
-    pub(crate) fn take_back(&mut self, by: ChildId, status: &InstanceStatus) -> bool {
+    pub(crate) fn take_back(&mut self, by: ChildId, status: &InstanceStatus, now: Now) -> bool {
         let id = status.instance;
         let Some(child) = self.children.get(&by) else { return false };
         let Some(instance) = self.instances.get(&id) else { return false };
@@ -331,6 +334,8 @@ impl Tier {
             instance.lost_with = None;
             instance.status = status.clone();
         });
+        let back = format!("back on {}, which has it still", self.name_of(by));
+        self.decide(id, Verdict::Other(back), now);
         self.notes.wake.extend(from);
         self.notes.dirty.insert(Key::Instance(id));
         self.notes.changed.insert(id);
@@ -403,7 +408,7 @@ impl Tier {
                 continue;
             }
             let why = format!("{name} was forgotten");
-            if self.abort_move(instance, &why) {
+            if self.abort_move(instance, &why, now) {
                 continue;
             }
             self.forget_move(instance);

@@ -16,6 +16,7 @@
 
 use crate::Now;
 use crate::child::Child;
+use crate::decisions::Verdict;
 use crate::instance::Instance;
 use crate::records::Key;
 use crate::tier::Tier;
@@ -23,6 +24,7 @@ use marram_protocol::id::{ChildId, InstanceId};
 use marram_protocol::state::InstanceState;
 use marram_protocol::v1::{InstanceStatus, MovePolicy};
 use std::collections::BTreeMap;
+use std::ops::Bound;
 
 /// Moves of one child at once: a board that is emptied shall not have all its images fetched
 /// elsewhere at the same time.
@@ -34,6 +36,9 @@ const MOVE_MS: u64 = 1_800_000;
 
 /// What could not be moved away is looked at again after so long.
 const DRAIN_INTERVAL_MS: u64 = 30_000;
+
+/// Moves for one wish to rebalance: an operator sees what comes of them and asks again.
+pub const REBALANCE_MAX: usize = 64;
 
 /// Instances of a child looked at in one turn: each looks at all children.
 const LOOKS_MAX: usize = 64;
@@ -48,6 +53,19 @@ pub(crate) struct Leaving {
     pub(crate) status: InstanceStatus,
 }
 
+/// What came of the wish to move an instance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Start {
+    /// It is on its way.
+    Begun,
+    /// It is over, lost, about to go, or on its way already.
+    Busy,
+    /// Its service does not allow it.
+    Never,
+    /// There is no other place.
+    Nowhere,
+}
+
 /// Moves under way and children to be emptied.
 #[derive(Debug, Default)]
 pub(crate) struct Movements {
@@ -55,13 +73,31 @@ pub(crate) struct Movements {
     due: BTreeMap<InstanceId, u64>,
     /// When a child that is emptied is looked at again, and behind which instance.
     drains: BTreeMap<ChildId, (u64, Option<InstanceId>)>,
+    /// What would sit better elsewhere is moved.
+    rebalance: Option<Rebalance>,
+}
+
+/// An operator's wish to move what would sit better elsewhere, as far as it has come.
+#[derive(Debug)]
+struct Rebalance {
+    at_ms: u64,
+    after: Option<InstanceId>,
+    left: usize,
 }
 
 impl Movements {
     /// When there is something to do.
     pub(crate) fn due_ms(&self) -> Option<u64> {
         let moves = self.due.values().copied();
-        moves.chain(self.drains.values().map(|(at, _)| *at)).min()
+        let drains = self.drains.values().map(|(at, _)| *at);
+        let rebalance = self.rebalance.as_ref().map(|wish| wish.at_ms);
+        moves.chain(drains).chain(rebalance).min()
+    }
+
+    /// What would sit better elsewhere is moved, from now on until all was looked at.
+    pub(crate) fn note_rebalance(&mut self, now: Now) {
+        let wish = Rebalance { at_ms: now.mono_ms, after: None, left: REBALANCE_MAX };
+        self.rebalance = Some(wish);
     }
 
     /// A move goes on, or has gone on before a restart.
@@ -87,7 +123,7 @@ impl Tier {
         for id in self.movements.due.iter().filter_map(is_due).collect::<Vec<_>>() {
             self.movements.due.remove(&id);
             let why = format!("a move took longer than {} min", MOVE_MS / 60_000);
-            if !self.abort_move(id, &why) {
+            if !self.abort_move(id, &why, now) {
                 self.go_on_here(id, &why);
             }
         }
@@ -95,6 +131,34 @@ impl Tier {
         let due = drains.filter(|(_, (at, _))| *at <= now.mono_ms).map(|(id, _)| *id);
         for id in due.collect::<Vec<_>>() {
             self.drain(id, now);
+        }
+        self.rebalance(now);
+    }
+
+    /// Looks at some more instances, and moves those that would sit better elsewhere.
+    fn rebalance(&mut self, now: Now) {
+        let Some(mut wish) = self.movements.rebalance.take() else { return };
+        let behind = wish.after.map_or(Bound::Unbounded, Bound::Excluded);
+        let next = self.instances.range((behind, Bound::Unbounded)).take(LOOKS_MAX);
+        let next: Vec<InstanceId> = next.map(|(id, _)| *id).collect();
+        for id in &next {
+            if wish.left == 0 {
+                return;
+            }
+            let has_turn = |child: &Child| {
+                child.silent_since_ms.is_none() && self.moves_from(child) < MOVES_MAX
+            };
+            let from = self.instances.get(id).and_then(|instance| instance.placed);
+            if !from.and_then(|from| self.children.get(&from)).is_some_and(has_turn) {
+                continue;
+            }
+            if self.begin_move(*id, Self::better_place, now) == Start::Begun {
+                wish.left -= 1;
+            }
+        }
+        if next.len() == LOOKS_MAX {
+            wish.after = next.last().copied();
+            self.movements.rebalance = Some(wish);
         }
     }
 
@@ -106,6 +170,7 @@ impl Tier {
         if child.is_empty() || child.silent_since_ms.is_some() {
             return self.look_later(id, now);
         }
+        let mut last = after;
         let behind = |i: &&InstanceId| after.is_none_or(|after| **i > after);
         let rest: Vec<InstanceId> = child.placed.iter().filter(behind).copied().collect();
         let mut free = MOVES_MAX.saturating_sub(self.moves_from(child));
@@ -114,14 +179,18 @@ impl Tier {
                 break;
             }
             if looks >= LOOKS_MAX {
-                let next = (now.mono_ms, Some(instance));
-                self.movements.drains.insert(id, next);
+                self.movements.drains.insert(id, (now.mono_ms, last));
                 return;
             }
-            match self.begin_move(instance, now) {
-                Ok(true) => free -= 1,
-                Ok(false) => {}
-                Err(why) => self.stays(instance, &why),
+            last = Some(instance);
+            match self.begin_move(instance, Self::any_place, now) {
+                Start::Begun => free -= 1,
+                Start::Busy => {}
+                Start::Never => self.stays(instance, "its service is never moved"),
+                Start::Nowhere => {
+                    let why = self.why_nowhere(instance);
+                    self.stays(instance, &why);
+                }
             }
         }
         self.look_later(id, now);
@@ -137,31 +206,41 @@ impl Tier {
         child.leaving.len() + child.placed.iter().filter(stops).count()
     }
 
-    /// Moves an instance if that can be done; whether a move has begun, or why it stays.
-    fn begin_move(&mut self, id: InstanceId, now: Now) -> Result<bool, String> {
-        let Some(instance) = self.instances.get_mut(&id) else { return Ok(false) };
+    /// Moves an instance if that can be done.
+    fn begin_move(
+        &mut self,
+        id: InstanceId,
+        to: impl Fn(&Self, InstanceId) -> Option<ChildId>,
+        now: Now,
+    ) -> Start {
+        let Some(instance) = self.instances.get_mut(&id) else { return Start::Busy };
         let is_over = instance.status.state.is_over();
         let is_busy = instance.removing || instance.stopping || instance.leaving.is_some();
         if is_over || is_busy || instance.lost.is_some() {
-            return Ok(false);
+            return Start::Busy;
         }
         let spec = &instance.workload.spec;
         let policy = match (spec.movement, spec.patience.parent_s) {
-            (MovePolicy::Never, _) => return Err("its service is never moved".into()),
+            (MovePolicy::Never, _) => return Start::Never,
             // It must never run twice.
             (MovePolicy::StartFirst, Some(_)) => MovePolicy::StopFirst,
             (policy, _) => policy,
         };
         instance.tried.clear();
-        let Some(instance) = self.instances.get(&id) else { return Ok(false) };
-        let Some(to) = self.choose(instance, self.children.values()) else {
-            return Err(self.why_nowhere(id));
-        };
+        let Some(to) = to(self, id) else { return Start::Nowhere };
+        let from = self.instances.get(&id).and_then(|i| i.placed);
+        let from = from.map(|from| self.name_of(from)).unwrap_or_default();
+        let why = format!("moved from {from} to {}", self.name_of(to));
+        self.decide(id, Verdict::Other(why), now);
         match policy {
             MovePolicy::StopFirst => self.stop_first(id, now),
             MovePolicy::StartFirst | MovePolicy::Never => self.start_first(id, to, now),
         }
-        Ok(true)
+        Start::Begun
+    }
+
+    fn any_place(&self, id: InstanceId) -> Option<ChildId> {
+        self.choose(self.instances.get(&id)?, self.children.values())
     }
 
     fn start_first(&mut self, id: InstanceId, to: ChildId, now: Now) {
@@ -236,7 +315,7 @@ impl Tier {
 
     /// The instance is not moved after all and belongs where it came from. Whether there was
     /// a move to give up.
-    pub(crate) fn abort_move(&mut self, id: InstanceId, why: &str) -> bool {
+    pub(crate) fn abort_move(&mut self, id: InstanceId, why: &str, now: Now) -> bool {
         let Some(instance) = self.instances.get(&id) else { return false };
         let Some(Leaving { from, told, status }) = instance.leaving.clone() else {
             return false;
@@ -249,6 +328,9 @@ impl Tier {
             instance.status = status;
             instance.found();
         });
+        if !why.is_empty() {
+            self.decide(id, Verdict::Other(format!("not moved: {why}")), now);
+        }
         if self.children.get(&from).is_some_and(|child| child.draining) && !why.is_empty() {
             self.stays(id, why);
         }
@@ -281,7 +363,7 @@ impl Tier {
             match (instance.placed == Some(by), from) {
                 (true, None) => self.gone(id, now),
                 // The copy that it leaves behind is still to go.
-                (true, Some(_)) => drop(self.abort_move(id, "")),
+                (true, Some(_)) => drop(self.abort_move(id, "", now)),
                 (false, _) => self.finish_move(id, now),
             }
         } else if instance.stopping && instance.placed == Some(by) {
@@ -354,7 +436,7 @@ impl Tier {
                 self.notes.changed.insert(id);
                 // It has done what it should: once is enough.
                 if state.is_over() && !self.instances.get(&id).is_some_and(Instance::is_removing) {
-                    self.abort_move(id, "");
+                    self.abort_move(id, "", now);
                 }
             }
         }

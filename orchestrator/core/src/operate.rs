@@ -154,7 +154,7 @@ impl Tier {
 
     /// Does what is wanted of this tier.
     fn perform(&mut self, child: Option<&str>, verb: Verb, now: Now) -> OperationEnd {
-        let Some(name) = child else { return self.perform_whole(verb) };
+        let Some(name) = child else { return self.perform_whole(verb, now) };
         let by_name = self.children.values().find(|child| child.name == name);
         let by_id = || self.children.get(&name.parse().ok()?);
         let Some(child) = by_name.or_else(by_id) else {
@@ -199,7 +199,7 @@ impl Tier {
     }
 
     /// Does what is wanted of the tier as a whole.
-    fn perform_whole(&mut self, verb: Verb) -> OperationEnd {
+    fn perform_whole(&mut self, verb: Verb, now: Now) -> OperationEnd {
         let cordoned = match verb {
             Verb::Cordon if self.desired.is_none() => {
                 return OperationEnd::Refused("there is nobody above who gives it work".into());
@@ -210,7 +210,10 @@ impl Tier {
                 let why = "what becomes of a whole cluster is decided by its parent: ask there";
                 return OperationEnd::Refused(why.into());
             }
-            Verb::Rebalance => return OperationEnd::Done,
+            Verb::Rebalance => {
+                self.movements.note_rebalance(now);
+                return OperationEnd::Done;
+            }
         };
         if self.cordoned != cordoned {
             self.cordoned = cordoned;

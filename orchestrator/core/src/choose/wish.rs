@@ -397,6 +397,23 @@ impl<'a> Wish<'a> {
         }
     }
 
+    /// What the child that has the instance would have to offer if it had it not; `None` while
+    /// it takes nothing.
+    pub(super) fn standing(
+        &'a self,
+        child: &'a Child,
+        judged: &mut Judged<'a>,
+    ) -> Option<Candidate> {
+        let offer = child.offer.as_ref()?;
+        let mut candidate = self.candidate(offer, child, judged);
+        for (kind, demand) in self.demand.iter().enumerate() {
+            candidate.free[kind] = candidate.free[kind].saturating_add(*demand);
+            candidate.slot[kind] = candidate.slot[kind].saturating_add(*demand);
+        }
+        candidate.strain = self.neighbourly(child, offer).unwrap_or(u32::MAX);
+        Some(candidate)
+    }
+
     /// Instances for each failure domain there, in thousandths: a node is in one, a cluster
     /// has as many as its labels have values.
     fn crowd(

@@ -224,3 +224,47 @@ impl World {
         }
     }
 }
+
+#[test]
+fn so_many_are_moved_for_one_wish_and_none_goes_back() {
+    let mut tier = root();
+    for by in 0..20 {
+        come(&mut tier, by);
+    }
+    let size = |number| if number % 20 == 0 { 3_000 } else { 350 };
+    let upserts = (0..200).map(|number| workload(number, size(number))).collect();
+    give(&mut tier, Input::Apply { upserts, removes: Vec::new() });
+    for number in 0..200 {
+        let by = tier.instances[&instance(number)].placed.unwrap();
+        say(&mut tier, by, number, InstanceState::Running);
+    }
+    // Best fit has filled ten of them; of each, all but the largest end.
+    (0..200).filter(|n| n % 20 != 0).for_each(|n| {
+        let by = tier.instances[&instance(n)].placed.unwrap();
+        give(&mut tier, Input::Remove(instance(n)));
+        say(&mut tier, by, n, InstanceState::Undeployed);
+    });
+    let mut moves = 0;
+    for wish in 0..20 {
+        let (operation, cluster) = (OperationId(1), tier.identity.id);
+        let input = Input::Operate { operation, cluster, child: None, verb: Verb::Rebalance };
+        give(&mut tier, input);
+        while tier.poll_timeout().is_some_and(|due| due == 0) {
+            tier.handle_timeout(at(0));
+            effects(&mut tier);
+        }
+        let begun = moving(&tier);
+        assert!(begun.len() <= REBALANCE_MAX);
+        moves += begun.len();
+        for number in &begun {
+            let by = tier.instances[&instance(*number)].placed.unwrap();
+            say(&mut tier, by, *number, InstanceState::Running);
+        }
+        if begun.is_empty() {
+            let used = tier.children.values().filter(|c| c.instances() > 0).count();
+            assert!(used <= 5 && wish > 0, "{used} are used after {moves} moves");
+            return;
+        }
+    }
+    panic!("they never settle");
+}
