@@ -44,6 +44,8 @@ pub fn child(child: &Child) -> Value {
         object["labels"] = json!(summary.labels);
         object["addons"] = json!(summary.addons);
         object["gpu_models"] = json!(summary.gpu_models);
+        object["coordinate"] = json!(summary.coordinate);
+        object["reach_us"] = summary.reach_us.into();
     }
     if let Some(telemetry) = child.telemetry() {
         object["cpu_permille"] = telemetry.cpu_permille.into();
