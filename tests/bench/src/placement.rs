@@ -173,3 +173,21 @@ fn workload(service: &str, number: u32, placement: Placement) -> Workload {
     let instance = InstanceId { service: ServiceId(id), number };
     Workload { instance, revision: 0, name: format!("app.bench.{service}.bench"), spec }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_wish_finds_a_place_with_and_without_clusters() {
+        let forests = [Forest::alone(60), Forest::new(4, 30)];
+        for forest in forests {
+            let mut forest = forest.expect("cores start");
+            anchor(&mut forest).expect("there is room in the middle");
+            for wish in WISHES {
+                let spec = workload(name(wish), 0, placement(wish));
+                assert!(forest.deploy(spec).expect("messages are right").is_some(), "{wish:?}");
+            }
+        }
+    }
+}

@@ -358,3 +358,31 @@ fn workload(number: u32) -> Workload {
     let name = format!("shop.prod.part-{service}.prod");
     Workload { instance, revision: 1, name, spec }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_small_tree_runs_what_is_deployed_and_counts_what_is_said() {
+        let mut tree = Tree::new(2, 3).expect("cores start");
+        tree.connect_all().expect("messages are right");
+        for number in 0..4 {
+            tree.deploy(number).expect("messages are right");
+        }
+        assert_eq!(tree.running(), 4);
+        tree.cut(1).expect("messages are right");
+        tree.reboot(1).expect("the ledger is right");
+        tree.connect(1).expect("messages are right");
+        assert_eq!(tree.running(), 4, "what a node ran it starts again by itself");
+        let before = tree.counted.from_nodes.bytes;
+        tree.sample(0).expect("messages are right");
+        assert!(tree.counted.from_nodes.bytes > before);
+        for number in 0..4 {
+            tree.remove(number).expect("messages are right");
+        }
+        assert_eq!(tree.running(), 0);
+        let counted = &tree.counted;
+        assert!(counted.node_writes > 0 && counted.cluster_writes > 0 && counted.root_writes > 0);
+    }
+}
