@@ -59,6 +59,8 @@ pub(crate) struct Program {
     /// It has been suspended as a whole, with its connections.
     pub(crate) frozen: bool,
     pub(crate) inbox: VecDeque<Happening>,
+    /// It is at work: what happens meanwhile waits for its turn.
+    pub(crate) at_work: bool,
     /// The entry of the queue that counts.
     pub(crate) timer: Option<u64>,
     /// Its way up.
@@ -81,6 +83,7 @@ impl Program {
             busy_until_ms: 0,
             frozen: false,
             inbox: VecDeque::new(),
+            at_work: false,
             timer: None,
             way: None,
             kept: String::new(),

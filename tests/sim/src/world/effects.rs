@@ -13,6 +13,9 @@ use std::sync::Arc;
 /// Wait of a node between attempts on a disk that is full.
 const DISK_AGAIN_MS: u64 = 2_000;
 
+/// A task that takes longer hangs.
+const TASK_MS: u64 = 1_000;
+
 /// Worlds with more nodes crash as often as one of this size: a share of all would be down.
 const CRASHING_NODES_MAX: usize = 100;
 
@@ -150,6 +153,10 @@ impl World {
         let faults = self.faults() / 2;
         let own = &mut self.nodes[node];
         let (task, takes_ms) = own.backend.take(effect, &mut self.random, faults);
+        if takes_ms > TASK_MS {
+            // It hangs, whatever becomes of the backend meanwhile.
+            own.undisturbed_ms = own.undisturbed_ms.max(self.queue.now_ms() + takes_ms);
+        }
         let event = Event::Land(node, own.boots, own.program.life, Box::new(task));
         self.queue.push(self.queue.now_ms() + takes_ms, event);
     }

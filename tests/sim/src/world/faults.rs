@@ -248,7 +248,8 @@ impl World {
             Trouble::Disk(Actor::Node(node)) => self.nodes[node].ledger.full = false,
             Trouble::Mood(node) => {
                 self.nodes[node].backend.mood = Mood::Well;
-                self.nodes[node].undisturbed_ms = self.queue.now_ms();
+                let own = &mut self.nodes[node];
+                own.undisturbed_ms = own.undisturbed_ms.max(self.queue.now_ms());
                 // It asks to be listed again.
                 self.give(Actor::Node(node), Happening::Look);
             }

@@ -136,7 +136,8 @@ impl World {
         }
         program.steady_since_ms = now_ms;
         if let Actor::Node(node) = actor {
-            self.nodes[node].undisturbed_ms = now_ms;
+            let own = &mut self.nodes[node];
+            own.undisturbed_ms = own.undisturbed_ms.max(now_ms);
         }
         self.drain(actor);
     }

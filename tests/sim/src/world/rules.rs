@@ -172,7 +172,10 @@ impl World {
         let own = &self.nodes[node];
         let is_well = own.backend.mood == Mood::Well && !own.backend.lied && !own.ledger.full;
         let mut since_ms = own.undisturbed_ms.max(own.program.since_ms);
-        let mut steady = self.is_single(node) && is_well && self.is_idle(Actor::Node(node));
+        // A node hears nothing of a cluster that has lost its way to a broker elsewhere.
+        let hears = !self.tiers[own.parent].broker.external;
+        let mut steady =
+            self.is_single(node) && is_well && hears && self.is_idle(Actor::Node(node));
         let mut at = Some(own.parent);
         for _ in 0..=self.tiers.len() {
             let Some(tier) = at else { break };
@@ -190,7 +193,8 @@ impl World {
         let is_well = own.backend.mood == Mood::Well && !own.backend.lied && !own.ledger.full;
         let broker = &self.tiers[own.parent].broker;
         let carries = !broker.external || broker.bus;
-        let idle = self.is_idle(Actor::Node(node)) && own.linked;
+        let hangs = own.undisturbed_ms > self.queue.now_ms();
+        let idle = self.is_idle(Actor::Node(node)) && own.linked && !hangs;
         let mut whole = self.is_single(node) && is_well && carries && idle;
         let mut at = (Actor::Node(node), own.connection);
         // Longer ways go round in a circle.

@@ -21,10 +21,23 @@ const HELLO_AGAIN_MAX_MS: u64 = 60_000;
 impl World {
     /// Lets a program do what it has to do, in order, until it waits.
     pub(super) fn drain(&mut self, actor: Actor) {
+        if std::mem::replace(&mut self.program_mut(actor).at_work, true) {
+            return;
+        }
+        let is_done = self.work(actor);
+        self.program_mut(actor).at_work = false;
+        if is_done {
+            self.set_timer(actor);
+            self.settled(actor);
+        }
+    }
+
+    /// False if there is something left that has to wait.
+    fn work(&mut self, actor: Actor) -> bool {
         loop {
             let program = self.program(actor);
             if !program.is_on || program.busy_until_ms > self.queue.now_ms() {
-                return;
+                return false;
             }
             let went_on = match actor {
                 Actor::Tier(tier) => self.tier_effect(tier),
@@ -33,14 +46,12 @@ impl World {
             if went_on {
                 continue;
             }
-            let Some(happening) = self.program_mut(actor).inbox.pop_front() else { break };
+            let Some(happening) = self.program_mut(actor).inbox.pop_front() else { return true };
             match actor {
                 Actor::Tier(tier) => self.tier_takes(tier, happening),
                 Actor::Node(node) => self.node_takes(node, happening),
             }
         }
-        self.set_timer(actor);
-        self.settled(actor);
     }
 
     pub(super) fn tell_core(&mut self, tier: usize, input: orchestrator::Input) {

@@ -14,7 +14,7 @@ const ON_A_NODE: &[(InstanceState, &[InstanceState])] = &[
     (NodeScheduled, &[Creating, Failed, Refused, Undeployed, Unknown]),
     (Creating, &[Created, Running, Failed, Refused, Undeployed, NodeScheduled, Unknown]),
     (Created, &[Running, Failed, Undeployed, NodeScheduled, Creating, Refused, Unknown]),
-    (Running, &[Failed, Completed, Dead, Undeployed, NodeScheduled, Unknown]),
+    (Running, &[Failed, Completed, Dead, Undeployed, NodeScheduled, Creating, Unknown]),
     (Failed, &[Creating, Created, Running, Dead, Refused, Undeployed, NodeScheduled, Unknown]),
     (
         Unknown,
