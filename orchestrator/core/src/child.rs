@@ -303,9 +303,9 @@ impl Child {
         }
     }
 
-    /// Whether something there is less important.
-    pub(crate) fn has_below(&self, priority: i32) -> bool {
-        self.priorities.first().is_some_and(|(lowest, _)| *lowest < priority)
+    /// Of all that holds something there.
+    pub(crate) fn lowest_priority(&self) -> Option<i32> {
+        self.priorities.first().map(|(lowest, _)| *lowest)
     }
 
     /// Whether something there may end soon.

@@ -215,6 +215,9 @@ impl Tier {
             return;
         }
         let room = self.make_room(id, now);
+        if room.is_none() && self.hand_to_cluster(id, now) {
+            return;
+        }
         let handed_back = handed_back && room.is_none();
         let state = if handed_back { InstanceState::Refused } else { InstanceState::Unplaceable };
         if room.is_none() {

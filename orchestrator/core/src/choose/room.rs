@@ -7,6 +7,9 @@
 //!                                     └──────► all have stopped: it is placed     or waits
 //! ```
 //!
+//! That happens where the children are nodes. A tier above hands the instance to a cluster that
+//! holds something of lower priority, which then makes room or refuses.
+//!
 //! Invariants: the instances that go end before the one that they make room for is placed, so
 //! that nothing is reserved twice; nobody else gets the room meanwhile; an instance makes only
 //! those go that have a lower priority, so that this comes to an end.
@@ -26,7 +29,7 @@ use marram_protocol::v1::{ChildKind, Resources};
 const LOOKS_MAX: usize = 64;
 
 /// Who has to go, and where.
-struct Room {
+pub(super) struct Room {
     on: ChildId,
     victims: Vec<InstanceId>,
 }
@@ -54,6 +57,36 @@ impl Tier {
         Some(why)
     }
 
+    /// A child cluster that holds something less important is to make room among its nodes:
+    /// only there it is known who would have to go. Whether there is one.
+    pub(super) fn hand_to_cluster(&mut self, id: InstanceId, now: Now) -> bool {
+        let Some(instance) = self.instances.get(&id) else { return false };
+        let Some(on) = self.cluster_with_less(instance) else { return false };
+        let why = format!("handed to {}, which holds what is less important", self.name_of(on));
+        self.decide(id, Verdict::Other(why), now);
+        self.place_on(id, on, now);
+        true
+    }
+
+    fn cluster_with_less(&self, instance: &Instance) -> Option<ChildId> {
+        let spec = &instance.workload.spec;
+        let priority = spec.placement.priority;
+        let wish = self.wish(instance);
+        let mut judged = Judged::default();
+        let mut best: Option<(i32, ChildId)> = None;
+        for child in self.clusters() {
+            let Some(lowest) = child.lowest_priority().filter(|lowest| *lowest < priority) else {
+                continue;
+            };
+            let large = child.offer.as_ref().is_some_and(|o| spec.resources.fits(o.capacity));
+            let better = best.is_none_or(|(least, _)| lowest < least);
+            if large && better && wish.suits(child, &mut judged) {
+                best = Some((lowest, child.id));
+            }
+        }
+        best.map(|(_, child)| child)
+    }
+
     /// No room is kept for it any more.
     pub(crate) fn break_promise(&mut self, id: InstanceId) {
         let Some(on) = self.promises.remove(&id) else { return };
@@ -64,14 +97,15 @@ impl Tier {
         }
     }
 
-    fn room_for(&self, instance: &Instance) -> Option<Room> {
+    pub(super) fn room_for(&self, instance: &Instance) -> Option<Room> {
         let priority = instance.workload.spec.placement.priority;
         let wish = self.wish(instance);
         let mut judged = Judged::default();
         let mut best: Option<((usize, i32), Room)> = None;
         let mut looks = 0;
         for child in self.children.values().filter(|child| child.kind == ChildKind::Node) {
-            let may_leave = child.has_below(priority) || child.has_leaving();
+            let may_leave = child.lowest_priority().is_some_and(|lowest| lowest < priority)
+                || child.has_leaving();
             if looks >= LOOKS_MAX || !may_leave || !wish.suits(child, &mut judged) {
                 continue;
             }

@@ -1,5 +1,6 @@
 //! Each condition by itself, and all of them against a plain restatement.
 
+mod books;
 mod conditions;
 mod room;
 

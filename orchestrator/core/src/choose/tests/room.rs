@@ -3,7 +3,7 @@
 use super::*;
 use crate::tier::tests::word;
 use marram_protocol::state::InstanceState;
-use marram_protocol::v1::MovePolicy;
+use marram_protocol::v1::{Generation, InstanceStatus, MovePolicy, Scope};
 
 fn important(number: u32, memory_mib: u32, priority: i32) -> Workload {
     let mut workload = crate::tier::tests::workload(number, memory_mib);
@@ -113,4 +113,35 @@ fn where_it_costs_least_and_only_where_all_else_fits() {
     deploy(&mut tier, 4, 101, 99);
     assert_eq!(tier.promises.get(&instance(4)), None);
     assert!(last(&tier, 4).starts_with("no place: "), "{}", last(&tier, 4));
+}
+
+#[test]
+fn a_tier_above_hands_it_to_a_cluster_that_can_make_room() {
+    let mut tier = root();
+    for (number, memory_mib) in [(1, 100), (2, 100), (3, 50)] {
+        let mut hello = hello(number, summary(memory_mib));
+        hello.kind = marram_protocol::v1::ChildKind::Cluster;
+        tier.handle(at(0), Input::Child(child(number), Up::Hello(hello)));
+        tier.handle(at(0), Input::Child(child(number), snapshot(0, Vec::new())));
+    }
+    for (number, memory_mib, priority) in [(1, 100, 3), (2, 100, 2), (3, 50, 0)] {
+        tier.handle(at(1), Input::Deploy(important(number, memory_mib, priority)));
+    }
+    let second = placed(&tier, 2);
+    tier.handle(at(1), Input::Deploy(important(4, 80, 9)));
+    assert_eq!(placed(&tier, 4), second, "where the least important is that is large enough");
+    assert!(last(&tier, 4).starts_with("handed to node"), "{}", last(&tier, 4));
+    // It does not; so the next is asked, then nobody is left.
+    for expected in [placed(&tier, 1), None] {
+        let by = placed(&tier, 4).unwrap();
+        let mut refused = InstanceStatus::bare(instance(4), InstanceState::Refused, 0);
+        refused.revision = 1;
+        let generation = Generation { epoch: tier.epoch, number: tier.children[&by].number };
+        let scope = Scope::Change;
+        let statuses = vec![refused];
+        tier.handle(at(2), Input::Child(by, Up::Observed { generation, scope, statuses }));
+        assert_eq!(placed(&tier, 4), expected);
+    }
+    tier.handle(at(1), Input::Deploy(important(5, 80, 0)));
+    assert_eq!(placed(&tier, 5), None);
 }
