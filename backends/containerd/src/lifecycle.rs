@@ -17,6 +17,7 @@ use marram_backend_api::{
 };
 use std::collections::BTreeMap;
 use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -33,10 +34,12 @@ const START_WAIT: Duration = Duration::from_millis(100);
 
 /// How often a shim that does not start is tried again, with the pause above, and what
 /// containerd says of it. It has one folder for a task's name, and after an engine was killed in
-/// the middle of a start it removes that folder while the next start already uses it.
+/// the middle of a start it removes that folder while the next start already uses it: before the
+/// shim, before the root file system is mounted, or before the runtime writes its own log.
 const SHIM_TRIES: u32 = 30;
 const NO_SHIM: &str = "failed to start shim";
-const NO_FOLDER: &str = "/rootfs: no such file or directory";
+const NO_FOLDER: [&str; 2] =
+    ["/rootfs: no such file or directory", "/log.json: no such file or directory"];
 
 /// What containerd says while that folder is still to be removed; tried again as often as a start
 /// that is being taken away, since containerd gives itself seconds for it.
@@ -46,11 +49,17 @@ const OLD_FOLDER: &str = ": file exists";
 fn is_in_the_way(error: &Error, number: u32) -> bool {
     let tries = match &error.why {
         why if why.contains(OLD_FOLDER) => START_TRIES,
-        why if [NO_SHIM, NO_FOLDER].iter().any(|text| why.contains(text)) => SHIM_TRIES,
+        why if why.contains(NO_SHIM) => SHIM_TRIES,
+        why if NO_FOLDER.iter().any(|text| why.contains(text)) => SHIM_TRIES,
         _ => 0,
     };
     number <= tries
 }
+
+/// How often, and how far apart, a folder is removed again into which something was written
+/// meanwhile: the marram-shim of a shim that was just ended has its last words to write.
+const FOLDER_TRIES: u32 = 100;
+const FOLDER_WAIT: Duration = Duration::from_millis(10);
 
 /// What the engine keeps for us.
 #[derive(Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -352,16 +361,26 @@ async fn destroyed(inner: &Inner, id: &WorkloadId) -> Result<()> {
         }
     }
     container::remove_root(inner, id).await?;
-    match std::fs::remove_dir_all(inner.folder(id)) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            return Err(io("removing the workload's folder", error));
-        }
-        _ => {}
-    }
+    remove_folder(&inner.folder(id)).await?;
     container::remove(inner, id).await?;
     drop(inner.take_mounts(id));
     inner.listener.forget(id.as_str());
     Ok(())
+}
+
+/// Removes a workload's folder with all that is in it.
+async fn remove_folder(folder: &Path) -> Result<()> {
+    let mut tries = FOLDER_TRIES;
+    loop {
+        tries -= 1;
+        match std::fs::remove_dir_all(folder) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            Err(error) if error.kind() == std::io::ErrorKind::DirectoryNotEmpty && tries > 0 => {
+                tokio::time::sleep(FOLDER_WAIT).await;
+            }
+            other => return other.map_err(|error| io("removing the workload's folder", error)),
+        }
+    }
 }
 
 /// See [`marram_backend_api::Backend::list`].
