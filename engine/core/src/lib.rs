@@ -15,11 +15,12 @@
 //! - an effect for an instance is never given out while another of it is in flight;
 //! - [`Effect::Persist`] comes before every effect that relies on it;
 //! - the generation never decreases within an epoch;
-//! - a workload is stopped because it is no longer desired, desired otherwise, or because an
-//!   operator drains the node; never because the engine or a connection came or went.
+//! - a workload is stopped because it is no longer desired, desired otherwise, because an
+//!   operator drains the node, or because it may only run with the root's word (`fence`); never
+//!   because the engine or a connection came or went.
 //!
 //! See also: `slot` (the life of one instance), `restart` (when it is started again),
-//! `admit` (what is refused), `vivaldi` and `echo` (where the node is in the net).
+//! `admit` (what is refused), `fence` (what must never run twice), `vivaldi` and `echo` (where the node is in the net).
 
 mod admit;
 pub mod echo;

@@ -18,11 +18,14 @@
 //!
 //! Invariants:
 //! - [`Effect::Persist`] comes before every effect that relies on it;
-//! - what is reserved on a child is the sum of what is placed there and not over;
+//! - what is reserved on a child is the sum of what is placed there and not over, and of what
+//!   leaves it;
 //! - a child's generation never decreases within the tier's epoch;
-//! - an instance is placed on one child at most.
+//! - an instance is desired on one child at most, but while it is moved; it may run on a second
+//!   one that is silent and was not told yet.
 //!
-//! See also: `kin` (who is above and beside), `cards` (the clusters of the subtree).
+//! See also: `loss` (silent children), `movement` (moves, drain, rebalance), `operate` (what
+//! operators want), `kin` (who is above and beside), `cards` (the clusters of the subtree).
 
 mod cards;
 mod child;
