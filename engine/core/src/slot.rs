@@ -300,7 +300,11 @@ impl Slot {
         }
         // What was said of another desire is not said of this one.
         let is_idle = matches!(self.phase, Phase::Idle { .. }) && !self.busy;
-        if self.desired.is_some() && (is_idle || self.status.state.is_over()) {
+        // It has ended, and was told of as running only since it was to go.
+        let is_stopped = matches!(self.phase, Phase::Ended { .. })
+            && self.status.state == InstanceState::Running;
+        let is_told = is_idle || is_stopped || self.status.state.is_over();
+        if self.desired.is_some() && is_told {
             self.set_state(InstanceState::NodeScheduled, "", now);
         }
     }
