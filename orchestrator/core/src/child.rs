@@ -1,6 +1,7 @@
 //! What a tier knows of one child.
 
 use crate::cards::Told;
+use crate::claim::Adoption;
 use crate::instance::Instance;
 use crate::kin::Site;
 use crate::offer::{Abilities, Offer};
@@ -105,11 +106,20 @@ pub(crate) struct Link {
     pub(crate) welcomed: bool,
     /// The whole of what runs there is known.
     pub(crate) complete: bool,
+    /// The tree that it is of, by its greeting.
+    pub(crate) tree: u64,
+    /// Until it is welcomed, or its claims are settled.
+    pub(crate) adoption: Option<Adoption>,
     /// What it was told of the tree above it, once it was greeted.
     pub(crate) kin: Option<Arc<Kin>>,
 }
 
 impl Link {
+    /// The child's claims are being settled.
+    pub(crate) fn is_adopting(&self) -> bool {
+        self.adoption.as_ref().is_some_and(Adoption::has_begun)
+    }
+
     pub(crate) fn new(hello: Hello) -> Self {
         let facts = hello
             .facts
@@ -127,6 +137,8 @@ impl Link {
             snapshot: BTreeSet::new(),
             welcomed: false,
             complete: false,
+            tree: hello.tree,
+            adoption: Some(Adoption::default()),
             kin: None,
         }
     }
@@ -164,7 +176,7 @@ impl Child {
 
     /// Notes what the child offers now, for placement.
     pub(crate) fn note_offer(&mut self, abilities: &mut Abilities) {
-        let link = self.link.as_ref().filter(|link| link.complete);
+        let link = self.link.as_ref().filter(|link| link.complete && !link.is_adopting());
         let link = link.filter(|link| !self.cordoned && !link.summary.cordoned);
         self.offer =
             link.map(|link| Offer::new(&link.summary, self.slot(&link.summary), abilities));

@@ -130,6 +130,7 @@ impl Tier {
         self.break_promise(id);
         self.account(id, |instance| {
             instance.placed = Some(child);
+            instance.claimed = false;
             instance.handed_back = false;
             instance.stays = None;
             instance.retry_at_ms = None;
@@ -153,6 +154,9 @@ impl Tier {
     pub(crate) fn refused(&mut self, id: InstanceId, by: ChildId, reason: &str, now: Now) {
         let refused = Verdict::Refused { by: self.name_of(by), reason: reason.to_owned() };
         self.decide(id, refused, now);
+        if self.instances.get(&id).is_some_and(|i| i.claimed) {
+            return self.ungrant(id, by, reason, now);
+        }
         self.account(id, |instance| {
             instance.placed = None;
             instance.lost = None;

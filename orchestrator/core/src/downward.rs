@@ -38,13 +38,13 @@ impl Tier {
             Up::Summary(summary) => self.summary(id, summary),
             Up::Telemetry(telemetry) => self.telemetry(id, telemetry, now),
             Up::Operated { operation, end } => self.operated(id, operation, end),
+            Up::Claim(claims) => self.hear_claims(id, claims),
             Up::Clusters { scope, cards, gone } => self.hear_cards(id, scope, cards, &gone),
             // Presence is told by the hello that follows; streams are the shell's.
             Up::Presence { online: true, .. }
             | Up::StreamData { .. }
             | Up::StreamEnd { .. }
             | Up::StreamCredit { .. }
-            | Up::Claim(_)
             | Up::Missed { .. } => {}
         }
     }
@@ -64,6 +64,10 @@ impl Tier {
         if let Some(reason) = self.unfit_child(id, &hello) {
             return self.reject(id, reason, now);
         }
+        if self.is_turned_away(id, &hello, now) {
+            return;
+        }
+        self.drop_claims(id, now);
         if unknown {
             let name = self.free_name(&hello.name);
             let mut child = Child::new(id, name, hello.kind);
@@ -72,6 +76,7 @@ impl Tier {
             self.children.insert(id, child);
             self.notes.dirty.insert(Key::Child(id));
         }
+        self.drop_unheard_grants(id, hello.generation, now);
         let (held, site) = (hello.generation, Site::of(&hello));
         let arrival = self.deck.arrival();
         let Some(child) = self.children.get_mut(&id) else { return };
@@ -109,6 +114,7 @@ impl Tier {
             let Some(child) = self.children.get_mut(&id) else { continue };
             let Some(link) = &mut child.link else { continue };
             link.welcomed = true;
+            link.adoption = None;
             let welcome = Down::Welcome { epoch, unix_ms: now.unix_ms };
             let current = Generation { epoch, number: child.number };
             self.notes.sends.push(Effect::ToChild(id, welcome));
@@ -121,9 +127,13 @@ impl Tier {
 
     /// The parent has spoken for the first time: children that wait hear what is desired.
     pub(crate) fn welcome_all(&mut self) {
-        let waits = |child: &&Child| child.link.as_ref().is_some_and(|link| !link.welcomed);
-        let waiting = self.children.values().filter(waits);
-        self.notes.welcomes.extend(waiting.map(|child| (child.id, Generation::default())));
+        let waits = |child: &Child| match &child.link {
+            Some(link) if !link.welcomed && !link.is_adopting() => Some(link.held),
+            _ => None,
+        };
+        let waiting = self.children.values().filter_map(|child| Some((child.id, waits(child)?)));
+        self.notes.welcomes.extend(waiting);
+        self.judge_all_claims();
     }
 
     /// Two boards may be called the same; their ids differ, and so shall their names here.
@@ -155,6 +165,8 @@ impl Tier {
         self.notes.changed.extend(&child.placed);
         self.reporting.summary_stale = true;
         self.deck.stale |= child.kind == ChildKind::Cluster;
+        self.drop_claims(id, now);
+        self.prefer_old_on(id, now);
         self.forget_echoes(id);
         self.fall_silent(id, now);
         self.fail_operations(id);
@@ -214,6 +226,7 @@ impl Tier {
         if let Scope::Snapshot { first: true, .. } = scope {
             link.snapshot.clear();
         }
+        self.note_adopted(id, scope, &statuses);
         for status in statuses {
             let instance = status.instance;
             self.one_observed(id, held, bounded_status(status), now);
@@ -273,7 +286,9 @@ impl Tier {
                 });
                 self.notes.changed.insert(id);
                 self.judge_lost(by, id, now);
-                if matches!(state, InstanceState::Running | InstanceState::Completed) {
+                self.prefer_old(id, now);
+                let done = matches!(state, InstanceState::Running | InstanceState::Completed);
+                if self.note_confirmed(id) || done {
                     self.finish_move(id, now);
                 } else if state == InstanceState::Dead {
                     self.abort_move(id, "it is given up where it was moved to", now);
@@ -315,7 +330,7 @@ impl Tier {
                 self.ended_on(instance, id, now);
             }
         }
-        self.returned(id);
+        self.returned(id, now);
     }
 
     fn desired_of(&self, id: ChildId) -> impl Iterator<Item = &Instance> {
@@ -323,7 +338,7 @@ impl Tier {
         here.filter_map(|i| self.instances.get(i)).filter(move |i| i.is_desired_on(id))
     }
 
-    fn send_manifest(&mut self, id: ChildId) {
+    pub(crate) fn send_manifest(&mut self, id: ChildId) {
         let Some(child) = self.children.get(&id) else { return };
         if !child.link.as_ref().is_some_and(|link| link.welcomed) {
             return;

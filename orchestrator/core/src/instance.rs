@@ -47,6 +47,9 @@ pub struct Instance {
     pub(crate) stays: Option<String>,
     /// The last decisions about it.
     pub(crate) decisions: VecDeque<Decision>,
+    /// It was placed where a copy of it had come to; who has it there has not confirmed yet
+    /// that it follows this tier.
+    pub(crate) claimed: bool,
 }
 
 impl Instance {
@@ -71,6 +74,7 @@ impl Instance {
             yields: false,
             stays: None,
             decisions: VecDeque::new(),
+            claimed: false,
         }
     }
 

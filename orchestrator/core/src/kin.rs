@@ -121,6 +121,9 @@ impl Tier {
         }
         let rooted = kin.rooted;
         let known = std::mem::replace(&mut self.above.kin, kin);
+        if known.tree != self.above.kin.tree && self.is_established() {
+            self.welcome_all();
+        }
         if (Kin { rooted, ..known }) != self.above.kin {
             self.notes.dirty.insert(Key::Kin);
         }

@@ -25,13 +25,16 @@
 //!   one that is silent and was not told yet.
 //!
 //! See also: `loss` (silent children), `movement` (moves, drain, rebalance), `operate` (what
-//! operators want), `kin` (who is above and beside), `cards` (the clusters of the subtree).
+//! operators want), `claim` (children that come from another parent), `foreign` (those of
+//! another tree), `kin` (who is above and beside), `cards` (the clusters of the subtree).
 
 mod cards;
 mod child;
 mod choose;
+mod claim;
 mod decisions;
 mod downward;
+mod foreign;
 mod instance;
 mod kin;
 mod loss;
@@ -48,6 +51,7 @@ mod upward;
 
 pub use child::Child;
 pub use decisions::{DECISIONS_MAX, Decision, Verdict};
+pub use foreign::{FOREIGN_MAX, Foreign};
 pub use instance::Instance;
 pub use loss::{FORGET_MS, GRACE_MS};
 pub use movement::{MOVES_MAX, REBALANCE_MAX};
@@ -101,6 +105,9 @@ pub enum Input {
         /// What.
         verb: Verb,
     },
+    /// An operator takes a child of another tree, as [`Tier::foreign`] lists them: what it runs
+    /// and is not desired here stops.
+    Adopt(ChildId),
     /// The connection to the parent is up: say hello.
     ParentUp {
         /// The parent that this tier would rather have, if it is not this one.

@@ -346,8 +346,9 @@ impl Tier {
     }
 
     /// All that runs on the child is known again.
-    pub(crate) fn returned(&mut self, id: ChildId) {
+    pub(crate) fn returned(&mut self, id: ChildId, now: Now) {
         self.unwatch(id);
+        self.prefer_old_on(id, now);
         let Some(child) = self.children.get_mut(&id) else { return };
         let surplus = std::mem::take(&mut child.surplus);
         for instance in &child.placed {

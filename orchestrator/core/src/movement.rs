@@ -292,7 +292,10 @@ impl Tier {
     pub(crate) fn finish_move(&mut self, id: InstanceId, now: Now) {
         let Some(instance) = self.instances.get(&id) else { return };
         let Some(from) = instance.leaving.as_ref().map(|leaving| leaving.from) else { return };
-        self.account(id, |instance| instance.leaving = None);
+        self.account(id, |instance| {
+            instance.leaving = None;
+            instance.claimed = false;
+        });
         self.moved(id, from);
         self.go_on_draining(from, now);
     }
@@ -323,6 +326,7 @@ impl Tier {
         let to = instance.placed;
         self.account(id, |instance| {
             instance.placed = Some(from);
+            instance.claimed = false;
             instance.leaving = None;
             instance.told = told;
             instance.status = status;
@@ -434,6 +438,7 @@ impl Tier {
                     }
                 });
                 self.notes.changed.insert(id);
+                self.prefer_old(id, now);
                 // It has done what it should: once is enough.
                 if state.is_over() && !self.instances.get(&id).is_some_and(Instance::is_removing) {
                     self.abort_move(id, "", now);

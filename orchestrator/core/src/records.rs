@@ -13,7 +13,7 @@ use crate::kin::Site;
 use marram_protocol::id::{ChildId, InstanceId};
 use marram_protocol::v1::{ChildKind, Generation, Kin, Workload};
 use serde::{Deserialize, Serialize};
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 /// Layout of all values.
 const VERSION: u8 = 2;
@@ -70,10 +70,12 @@ pub(crate) enum Record {
     Instance(Box<InstanceRecord>),
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct TierRecord {
     pub(crate) cordoned: bool,
     pub(crate) first_number: u64,
+    /// Children of other trees that an operator takes.
+    pub(crate) released: BTreeSet<ChildId>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -93,6 +95,7 @@ pub(crate) struct InstanceRecord {
     pub(crate) removing: bool,
     pub(crate) handed_back: bool,
     pub(crate) leaving: Option<ChildId>,
+    pub(crate) claimed: bool,
     pub(crate) stopping: bool,
     pub(crate) decisions: VecDeque<Decision>,
 }
@@ -154,6 +157,7 @@ impl From<&Instance> for InstanceRecord {
             removing: instance.removing,
             handed_back: instance.handed_back,
             leaving: instance.leaving(),
+            claimed: instance.claimed,
             stopping: instance.stopping,
             decisions: instance.decisions.clone(),
         }

@@ -39,6 +39,7 @@ impl Tier {
                 (_, Record::Kin(kin)) => tier.above.kin = *kin,
                 (_, Record::Tier(record)) => {
                     (tier.cordoned, tier.first_number) = (record.cordoned, record.first_number);
+                    tier.released = record.released;
                 }
                 (Key::Child(id), Record::Child(record)) => tier.restore_child(id, record, now),
                 (Key::Instance(id), Record::Instance(record)) => {
@@ -79,9 +80,10 @@ impl Tier {
         instance.handed_back = record.handed_back;
         instance.decisions = record.decisions;
         instance.stopping = record.stopping;
+        instance.claimed = record.claimed;
         instance.leaving =
             record.leaving.map(|from| Leaving { from, told: 0, status: instance.status.clone() });
-        if record.stopping || record.leaving.is_some() {
+        if record.stopping || (record.leaving.is_some() && !record.claimed) {
             self.movements.note_move(id, now);
         }
         match (record.placed, record.handed_back) {

@@ -5,6 +5,8 @@
 
 use crate::cards::Deck;
 use crate::child::Child;
+use crate::claim::Claims;
+use crate::foreign::Foreign;
 use crate::instance::Instance;
 use crate::kin::Above;
 use crate::loss::Losses;
@@ -68,6 +70,11 @@ pub struct Tier {
     pub(crate) first_number: u64,
     pub(crate) above: Above,
     pub(crate) deck: Deck,
+    pub(crate) claims: Claims,
+    /// Children of other trees that have asked.
+    pub(crate) foreign: BTreeMap<ChildId, Foreign>,
+    /// Those of them that an operator takes.
+    pub(crate) released: BTreeSet<ChildId>,
     pub(crate) notes: Notes,
     pub(crate) effects: VecDeque<Effect>,
 }
@@ -81,6 +88,8 @@ pub(crate) struct Notes {
     pub(crate) retold: BTreeMap<ChildId, BTreeSet<InstanceId>>,
     /// Children to be welcomed, with what they hold.
     pub(crate) welcomes: BTreeMap<ChildId, Generation>,
+    /// Children all of whose claims are settled.
+    pub(crate) adopted: BTreeSet<ChildId>,
     /// Messages that wait for what is persisted with them.
     pub(crate) sends: Vec<Effect>,
     /// Instances whose status the parent and watchers shall hear.
@@ -118,6 +127,9 @@ impl Tier {
             peers: PeerBooks::default(),
             above: Above::default(),
             deck: Deck::default(),
+            claims: Claims::default(),
+            foreign: BTreeMap::new(),
+            released: BTreeSet::new(),
             notes: Notes::default(),
             effects: VecDeque::new(),
         };
@@ -155,6 +167,7 @@ impl Tier {
             Input::Operate { operation, cluster, child, verb } => {
                 self.operate(Asker::Owner(operation), cluster, child, verb, now);
             }
+            Input::Adopt(child) => self.adopt(child),
             Input::ParentUp { preferred } => self.parent_up(preferred, now),
             Input::ParentGone => self.parent_gone(),
             Input::Parent(message) => self.hear_parent(message, now),
@@ -189,6 +202,7 @@ impl Tier {
             self.movements.due_ms(),
             self.operations.due_ms(),
             self.peers.due_ms(),
+            self.claims.due_ms(),
             cards,
             self.above.assurance.due_ms(),
         ];
@@ -214,7 +228,7 @@ impl Tier {
         self.notes.changed.insert(id);
         let Some(known) = self.instances.get(&id) else {
             self.instances.insert(id, Instance::new(workload, now));
-            return self.place(id, now);
+            return self.place_new(id, now);
         };
         let placed = known.placed;
         self.account(id, |instance| {
@@ -229,10 +243,17 @@ impl Tier {
             Some(child) => {
                 let kind = self.children.get(&child).map_or(ChildKind::Node, |c| c.kind);
                 self.set_state(id, scheduled(kind), "told of a new revision", now);
+                self.answered(id);
                 self.notes.wake.insert(child);
                 self.retell(id);
             }
-            None => self.place(id, now),
+            None => self.place_new(id, now),
+        }
+    }
+
+    fn place_new(&mut self, id: InstanceId, now: Now) {
+        if !self.place_claimed(id, now) {
+            self.place(id, now);
         }
     }
 
@@ -328,12 +349,16 @@ impl Tier {
 
     /// Turns notes into effects: persist first, then tell children, parent and watchers.
     fn flush(&mut self, now: Now) {
+        self.greet_others(now);
+        self.settle_claims(now);
         let woken = std::mem::take(&mut self.notes.wake);
         if !woken.is_empty() {
             self.place_waiting(&woken, now);
+            self.settle_claims(now);
         }
         self.retell_children();
         self.welcome_children(now);
+        self.tell_adopted();
         self.tell_peers(now);
         self.retell_kin();
         let mut notes = std::mem::take(&mut self.notes);
@@ -352,7 +377,8 @@ impl Tier {
             Key::Epoch => Some(records::encode(&self.epoch)),
             Key::Tier => {
                 let Self { cordoned, first_number, .. } = *self;
-                Some(records::encode(&TierRecord { cordoned, first_number }))
+                let released = self.released.clone();
+                Some(records::encode(&TierRecord { cordoned, first_number, released }))
             }
             Key::Parent => self.desired.as_ref().map(|d| records::encode(&d.generation())),
             Key::Kin => Some(records::encode(&Kin { rooted: false, ..self.above.kin.clone() })),

@@ -83,6 +83,7 @@ impl Tier {
         let generation = desired.generation();
         self.reporting.up = true;
         self.doubt_kin(preferred);
+        self.forget_questions();
         let summary = self.own_summary();
         let identity = &self.identity;
         let hello = Hello {
@@ -112,6 +113,7 @@ impl Tier {
     pub(crate) fn parent_gone(&mut self) {
         self.reporting.up = false;
         self.doubt_kin(None);
+        self.forget_questions();
     }
 
     pub(crate) fn hear_parent(&mut self, message: Down, now: Now) {
@@ -123,6 +125,9 @@ impl Tier {
         }
         if let Down::Kin(kin) = message {
             return self.hear_kin(kin, now);
+        }
+        if let Down::Disown(instances) = message {
+            return self.hear_disowned(&instances);
         }
         let Some(desired) = &mut self.desired else { return };
         if let Down::Welcome { epoch, .. } = message {
@@ -156,6 +161,7 @@ impl Tier {
                 Some(workload) => self.add(workload, now),
                 None if self.instances.contains_key(id) => self.remove(*id, now),
                 None => {
+                    self.not_desired(*id);
                     let undeployed = InstanceState::Undeployed;
                     self.notes.farewells.push(InstanceStatus::bare(*id, undeployed, now.unix_ms));
                 }
@@ -188,6 +194,7 @@ impl Tier {
             notes.sends.push(Effect::ToParent(observed));
         }
         self.report_cards(notes, now);
+        self.report_claims(notes);
         self.report_summary(notes, now);
         self.report_telemetry(notes, now);
     }

@@ -32,6 +32,7 @@ fn instance_record() -> impl Strategy<Value = InstanceRecord> {
                 removing,
                 handed_back,
                 leaving: leaving.map(ChildId),
+                claimed: leaving.is_some() && number % 2 == 0,
                 stopping,
                 decisions: decided(number),
             }
@@ -60,7 +61,8 @@ proptest! {
         let (cordoned, draining) = (is_node, !is_node);
         let record = ChildRecord { name, kind, number, cordoned, draining, site };
         prop_assert_eq!(decode(&key.encode(), &encode(&record)), Ok((key, Record::Child(record))));
-        let tier = TierRecord { cordoned: is_node, first_number: number };
+        let released = BTreeSet::from([ChildId(id)]);
+        let tier = TierRecord { cordoned: is_node, first_number: number, released };
         prop_assert_eq!(decode(&Key::Tier.encode(), &encode(&tier)), Ok((Key::Tier, Record::Tier(tier))));
         let read = decode(&Key::Epoch.encode(), &encode(&number));
         prop_assert_eq!(read, Ok((Key::Epoch, Record::Epoch(number))));

@@ -123,15 +123,17 @@ impl World {
         let Some(connection) = self.network.get(id) else { return };
         let child = self.id(connection.child);
         self.note(|w| w.line_up(tier, child, &message));
+        let mut former = None;
         if let Up::Hello(_) = &message {
-            // A connection that takes the place of another one ends that one.
-            let former = self.tiers[tier].outlets.insert(child, id).filter(|old| *old != id);
-            if let Some(former) = former {
-                self.close(former, DOWN);
-            }
+            former = self.tiers[tier].outlets.insert(child, id).filter(|old| *old != id);
         }
         if self.tiers[tier].outlets.get(&child) == Some(&id) {
             self.tell_core(tier, orchestrator::Input::Child(child, message));
+        }
+        // A connection that takes the place of another one ends that one; what follows the
+        // greeting is taken after it.
+        if let Some(former) = former {
+            self.close(former, DOWN);
         }
     }
 

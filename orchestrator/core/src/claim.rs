@@ -1,0 +1,640 @@
+//! Children that come from another parent of the same tree, and who owns what they run.
+//!
+//! ```text
+//!  greeting: same tree, another parent's generation
+//!     │ welcomed, told of the tree, and nothing else: it goes on with what it holds
+//!     ▼
+//!  snapshot: each instance that is alive there is a claim
+//!     ├─ in the books, placed there ──────────────────────────────► settled
+//!     ├─ in the books, without a place ───────────────────────────► placed there
+//!     ├─ placed on a child that has less of it, or the same copy ─► moved there: desired on
+//!     │                                    both until this one confirms (see `movement`)
+//!     ├─ alive at another child, on another node ─────────────────► disowned
+//!     └─ not in the books ── root: removed meanwhile ─────────────► disowned
+//!                         └─ parent asked: desired state holds it ► placed there
+//!                                          Down::Disown ──────────► disowned
+//!  all settled ──► the list: from here on it is a child like others
+//! ```
+//!
+//! Why apart: all this happens only when somebody has moved; a day without faults never comes
+//! here.
+//!
+//! **Who owns a copy.** A node runs what is desired by the generation that it holds, and a
+//! parent's word counts from the moment its list was taken over. So a claim moves nothing by
+//! itself: the former owner goes on wanting the instance until the new one has heard, from the
+//! node and under its own generation, that it runs. Whatever gets lost, late or twice in
+//! between, the copy that runs is wanted by the one whose generation its node holds. A parent
+//! that takes over a copy's books reports it as running only then.
+//!
+//! **One question, one answer.** A tier asks its parent once for an instance and connection.
+//! The answer is [`Down::Disown`] or a desired state that says something of the instance. A
+//! question is taken back by the same claim with the state `Undeployed`; if it was still open
+//! it is answered by a disown, and only then asked anew. So an answer is never taken for that
+//! to a later question, and with a connection all of its questions end.
+//!
+//! Invariants:
+//! - until its claims are settled, a child is told no list and no change, so nothing stops;
+//! - what the tree still wants there is not disowned: that takes a root that has removed it, or
+//!   a copy alive on another node;
+//! - of two claimants of one instance the first keeps it, until it is known not to run it.
+
+use crate::child::{Child, Link};
+use crate::instance::Instance;
+use crate::movement::Leaving;
+use crate::records::Key;
+use crate::tier::{Notes, Tier, scheduled};
+use crate::{Effect, Now};
+use marram_protocol::CLUSTER_INSTANCES_MAX;
+use marram_protocol::id::{ChildId, InstanceId};
+use marram_protocol::state::InstanceState;
+use marram_protocol::v1::{
+    CARDS_MAX, ChildKind, Claim, Down, Generation, InstanceStatus, Scope, Up,
+};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Why an instance that was asked for is handed back at once.
+const LEFT_AGAIN: &str = "the child that ran it has left again";
+
+/// How long a claim waits for somebody whose word may be out of date: a connection that is gone
+/// without a word is noticed within forty seconds, and each tier passes it on at once.
+const DOUBT_MS: u64 = 60_000;
+
+/// Ids in one message: 17 bytes each, a quarter of the message limit.
+const DISOWNED_MAX: usize = 4_000;
+
+/// A child on its way from another parent.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub(crate) struct Adoption {
+    /// What it has told of its instances.
+    told: BTreeMap<InstanceId, InstanceStatus>,
+    /// It was greeted as one, and has told everything.
+    begun: bool,
+    /// Its claims that are not settled.
+    open: BTreeSet<InstanceId>,
+}
+
+impl Adoption {
+    /// The child has told everything, and is no child like others yet.
+    pub(crate) fn has_begun(&self) -> bool {
+        self.begun
+    }
+}
+
+/// A question to the parent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Question {
+    Open,
+    /// Nobody claims it any more; its answer is still to come.
+    TakenBack,
+}
+
+/// All claims of all children.
+#[derive(Debug, Default)]
+pub(crate) struct Claims {
+    /// Not settled yet.
+    open: BTreeMap<InstanceId, BTreeMap<ChildId, Claim>>,
+    /// To be judged: something has changed.
+    stale: BTreeSet<InstanceId>,
+    /// Until when somebody may hear that what it says of an instance is out of date.
+    doubts: BTreeMap<InstanceId, u64>,
+    /// Asked of the parent on the present connection.
+    asked: BTreeMap<InstanceId, Question>,
+    /// On its way up.
+    upward: Vec<Claim>,
+    /// On their way down.
+    disowned: BTreeMap<ChildId, Vec<InstanceId>>,
+    /// Claims of theirs were settled.
+    eased: BTreeSet<ChildId>,
+}
+
+impl Claims {
+    /// When a doubt is over.
+    pub(crate) fn due_ms(&self) -> Option<u64> {
+        self.doubts.values().copied().min()
+    }
+}
+
+/// What becomes of a claim.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    /// Nobody can say yet.
+    Wait,
+    /// As [`Verdict::Wait`], but not for ever: then it is disowned.
+    Doubt,
+    /// The parent has to say.
+    Ask,
+    /// It is placed there.
+    Settled,
+    /// The claimant gets it: nobody else has it.
+    Grant,
+    /// The claimant gets it once it has confirmed; until then both are to run it.
+    Move,
+    /// Nobody wants it there.
+    Disown,
+}
+
+impl Tier {
+    /// A child that is not welcomed yet tells of what it runs by another parent's word.
+    pub(crate) fn note_adopted(&mut self, id: ChildId, scope: Scope, statuses: &[InstanceStatus]) {
+        let Some(link) = self.children.get_mut(&id).and_then(|child| child.link.as_mut()) else {
+            return;
+        };
+        let Some(adoption) = &mut link.adoption else { return };
+        if let Scope::Snapshot { first: true, .. } = scope {
+            adoption.told.clear();
+        }
+        for status in statuses {
+            match strength(status.state) {
+                Strength::Nothing => drop(adoption.told.remove(&status.instance)),
+                _ if adoption.told.len() >= CLUSTER_INSTANCES_MAX
+                    && !adoption.told.contains_key(&status.instance) => {}
+                _ => drop(adoption.told.insert(status.instance, status.clone())),
+            }
+        }
+        if adoption.begun {
+            let named: Vec<InstanceId> = statuses.iter().map(|status| status.instance).collect();
+            named.into_iter().for_each(|instance| self.reclaim(id, instance));
+        }
+    }
+
+    /// Claims an adopted child's instances, once it has told everything.
+    pub(crate) fn begin_adoption(&mut self, id: ChildId) {
+        let Some(link) = self.children.get_mut(&id).and_then(|child| child.link.as_mut()) else {
+            return;
+        };
+        // What it tells in a further snapshot replaces what it told before.
+        let Some(adoption) = link.adoption.as_mut().filter(|_| link.complete) else { return };
+        adoption.begun = true;
+        let named: BTreeSet<InstanceId> =
+            adoption.told.keys().chain(&adoption.open).copied().collect();
+        named.into_iter().for_each(|instance| self.reclaim(id, instance));
+        self.claims.eased.insert(id);
+    }
+
+    /// What an adopted child runs is other than before.
+    fn reclaim(&mut self, id: ChildId, instance: InstanceId) {
+        let Some(child) = self.children.get_mut(&id) else { return };
+        let kind = child.kind;
+        let Some(adoption) = child.link.as_mut().and_then(|link| link.adoption.as_mut()) else {
+            return;
+        };
+        let Some(status) = adoption.told.get(&instance) else {
+            if adoption.open.remove(&instance) {
+                self.claims.eased.insert(id);
+                self.drop_claim(instance, id);
+            }
+            return;
+        };
+        let node = match kind {
+            ChildKind::Node => Some(id),
+            ChildKind::Cluster => status.node.as_ref().map(|node| node.id),
+        };
+        let claim = Claim { instance, revision: status.revision, node, state: status.state };
+        adoption.open.insert(instance);
+        self.note_claim(id, claim);
+    }
+
+    /// A child cluster passes on what children of its own claim.
+    pub(crate) fn hear_claims(&mut self, by: ChildId, claims: Vec<Claim>) {
+        let is_cluster = |child: &&Child| child.is_connected() && child.kind == ChildKind::Cluster;
+        if self.children.get(&by).filter(is_cluster).is_none() {
+            return;
+        }
+        for claim in claims {
+            let id = claim.instance;
+            if strength(claim.state) != Strength::Nothing {
+                self.note_claim(by, claim);
+            } else if self.drop_claim(id, by) {
+                self.claims.disowned.entry(by).or_default().push(id);
+            }
+        }
+    }
+
+    fn note_claim(&mut self, by: ChildId, claim: Claim) {
+        let of_instance = self.claims.open.entry(claim.instance).or_default();
+        of_instance.insert(by, claim);
+        self.claims.stale.insert(claim.instance);
+    }
+
+    /// The child does not claim the instance any more; whether it did.
+    fn drop_claim(&mut self, id: InstanceId, by: ChildId) -> bool {
+        let Some(claimants) = self.claims.open.get_mut(&id) else { return false };
+        let dropped = claimants.remove(&by).is_some();
+        if claimants.is_empty() {
+            self.claims.open.remove(&id);
+            if let Some(question @ Question::Open) = self.claims.asked.get_mut(&id) {
+                *question = Question::TakenBack;
+                let state = InstanceState::Undeployed;
+                let claim = Claim { instance: id, revision: 0, node: None, state };
+                self.claims.upward.push(claim);
+            }
+        }
+        dropped
+    }
+
+    /// The child's connection is gone or begins anew, and with it all that it has claimed.
+    pub(crate) fn drop_claims(&mut self, by: ChildId, now: Now) {
+        let link = self.children.get(&by).and_then(|child| child.link.as_ref());
+        if let Some(held) = link.filter(|link| !link.welcomed).map(|link| link.held) {
+            self.ungrant_unheard(by, held, &BTreeSet::new(), now);
+        }
+        let of_child = |(id, claimants): (&InstanceId, &BTreeMap<ChildId, Claim>)| {
+            claimants.contains_key(&by).then_some(*id)
+        };
+        for id in self.claims.open.iter().filter_map(of_child).collect::<Vec<_>>() {
+            self.drop_claim(id, by);
+        }
+        self.claims.disowned.remove(&by);
+    }
+
+    /// The connection to the parent is gone or begins anew: nothing was asked on it.
+    pub(crate) fn forget_questions(&mut self) {
+        self.claims.asked.clear();
+        self.claims.upward.clear();
+        self.judge_all_claims();
+    }
+
+    /// Something has changed that any claim may depend on.
+    pub(crate) fn judge_all_claims(&mut self) {
+        self.claims.stale.extend(self.claims.open.keys());
+    }
+
+    /// The parent disowns what was claimed.
+    pub(crate) fn hear_disowned(&mut self, disowned: &[InstanceId]) {
+        for id in disowned {
+            match self.claims.asked.remove(id) {
+                Some(Question::Open) => self.disown_all(*id),
+                Some(Question::TakenBack) => drop(self.claims.stale.insert(*id)),
+                // Of an earlier connection.
+                None => {}
+            }
+        }
+    }
+
+    /// The parent's desired state says that the instance is not desired here: an answer too.
+    pub(crate) fn not_desired(&mut self, id: InstanceId) {
+        if self.claims.asked.remove(&id) == Some(Question::Open) {
+            self.disown_all(id);
+        }
+    }
+
+    fn disown_all(&mut self, id: InstanceId) {
+        let claimants = self.claims.open.get(&id).into_iter().flat_map(BTreeMap::keys);
+        for by in claimants.copied().collect::<Vec<_>>() {
+            self.close(id, by, Verdict::Disown);
+        }
+    }
+
+    /// The parent's desired state holds the instance: an answer.
+    pub(crate) fn answered(&mut self, id: InstanceId) {
+        self.claims.asked.remove(&id);
+        self.claims.stale.insert(id);
+    }
+
+    /// The parent desires an instance that has no place here: who claims it gets it. Whether it has a
+    /// place now, or is handed back since whom it was asked for has left.
+    pub(crate) fn place_claimed(&mut self, id: InstanceId, now: Now) -> bool {
+        let question = self.claims.asked.remove(&id);
+        if self.claims.open.contains_key(&id) {
+            self.judge_claims_of(id, now);
+            return self.instances.get(&id).is_some_and(|i| i.placed.is_some());
+        }
+        if question == Some(Question::TakenBack) && self.reporting.is_up() {
+            self.hand_back(id, LEFT_AGAIN, now);
+            return true;
+        }
+        false
+    }
+
+    /// Judges what has changed.
+    pub(crate) fn settle_claims(&mut self, now: Now) {
+        let over = self.claims.doubts.iter().filter(|(_, until)| **until <= now.mono_ms);
+        self.claims.stale.extend(over.map(|(id, _)| *id));
+        if !self.claims.open.is_empty() {
+            let open = &self.claims.open;
+            let changed = self.notes.changed.iter().filter(|id| open.contains_key(id)).copied();
+            self.claims.stale.extend(changed);
+            while let Some(id) = self.claims.stale.pop_first() {
+                self.judge_claims_of(id, now);
+            }
+        }
+        self.claims.stale.clear();
+        let open = &self.claims.open;
+        self.claims.doubts.retain(|id, until| *until > now.mono_ms && open.contains_key(id));
+        for (by, instances) in std::mem::take(&mut self.claims.disowned) {
+            for part in instances.chunks(DISOWNED_MAX) {
+                let disown = Effect::ToChild(by, Down::Disown(part.to_vec()));
+                self.notes.sends.push(disown);
+            }
+        }
+        for id in std::mem::take(&mut self.claims.eased) {
+            let link = self.children.get(&id).and_then(|child| child.link.as_ref());
+            let Some(adoption) = link.and_then(|link| link.adoption.as_ref()) else { continue };
+            if adoption.begun && adoption.open.is_empty() {
+                let told: BTreeSet<InstanceId> = adoption.told.keys().copied().collect();
+                let held = link.map(|link| link.held).unwrap_or_default();
+                self.ungrant_unheard(id, held, &told, now);
+                self.end_adoption(id);
+            }
+        }
+    }
+
+    fn judge_claims_of(&mut self, id: InstanceId, now: Now) {
+        let Some(claimants) = self.claims.open.get(&id) else { return };
+        let mut claimants: Vec<(ChildId, Claim)> =
+            claimants.iter().map(|(by, claim)| (*by, *claim)).collect();
+        claimants.sort_by_key(|(_, claim)| std::cmp::Reverse(strength(claim.state)));
+        for (by, claim) in claimants {
+            match self.judge(id, by, &claim) {
+                Verdict::Wait => {}
+                Verdict::Doubt => {
+                    let until = now.mono_ms.saturating_add(DOUBT_MS);
+                    let until = *self.claims.doubts.entry(id).or_insert(until);
+                    if until <= now.mono_ms {
+                        self.close(id, by, Verdict::Disown);
+                    }
+                }
+                Verdict::Ask => self.ask(id, claim),
+                Verdict::Settled => {
+                    self.note_unconfirmed(id, by, now);
+                    self.close(id, by, Verdict::Settled);
+                }
+                Verdict::Disown => self.close(id, by, Verdict::Disown),
+                verdict @ (Verdict::Grant | Verdict::Move) => {
+                    self.grant(id, by, verdict == Verdict::Move, now);
+                    self.close(id, by, verdict);
+                }
+            }
+        }
+    }
+
+    /// What becomes of the claim, by what is known now.
+    fn judge(&self, id: InstanceId, by: ChildId, claim: &Claim) -> Verdict {
+        if !self.is_established() {
+            return Verdict::Wait;
+        }
+        let Some(instance) = self.instances.get(&id) else { return self.not_ours(by) };
+        if instance.handed_back || instance.removing {
+            return self.not_ours(by);
+        }
+        if instance.is_at(by) {
+            return Verdict::Settled;
+        }
+        if instance.stopping || (instance.leaving.is_some() && !instance.claimed) {
+            return Verdict::Wait;
+        }
+        let Some(holder) = instance.placed.and_then(|child| self.children.get(&child)) else {
+            return Verdict::Grant;
+        };
+        let status = self.status(id).filter(|_| !is_silent(holder));
+        let theirs = status.as_ref().map_or(Strength::Lost, |status| strength(status.state));
+        if instance.claimed && theirs > Strength::Lost {
+            return Verdict::Wait;
+        }
+        let silent = is_silent(holder);
+        let node = self.status(id).and_then(|status| status.node).map(|node| node.id);
+        let same = claim.node.is_some() && claim.node == node;
+        let scheduled_there = status.as_ref().is_some_and(|status| is_scheduled(status.state));
+        match (strength(claim.state), theirs) {
+            (Strength::Nothing, _) => Verdict::Disown,
+            // Who lost it by losing the claimant hears of that soon.
+            (Strength::Lost, Strength::Held) if scheduled_there => Verdict::Doubt,
+            (Strength::Lost, Strength::Held | Strength::Alive) if same => Verdict::Doubt,
+            (_, Strength::Nothing) => Verdict::Grant,
+            // That it is there no more was decided after it was last heard of.
+            (Strength::Lost, _) if self.is_behind(by) => Verdict::Disown,
+            (Strength::Lost, Strength::Lost) if silent || same || node.is_none() => Verdict::Move,
+            (Strength::Held | Strength::Alive, Strength::Lost) => Verdict::Move,
+            (Strength::Alive, Strength::Held) => Verdict::Move,
+            // The same copy, told of by two: the node can be at one of them only.
+            (Strength::Alive | Strength::Held, _) if same => Verdict::Move,
+            _ => Verdict::Disown,
+        }
+    }
+
+    /// What is not in the books of the root was removed; elsewhere others may want it. For one
+    /// that follows this tier it is over: that was decided before, and it has not heard.
+    fn not_ours(&self, by: ChildId) -> Verdict {
+        if self.is_root() || self.is_behind(by) { Verdict::Disown } else { Verdict::Ask }
+    }
+
+    /// Whether the child follows this tier, and has not heard all.
+    fn is_behind(&self, by: ChildId) -> bool {
+        let link = self.children.get(&by).and_then(|child| child.link.as_ref());
+        let waits = link.filter(|link| link.is_adopting());
+        waits.is_some_and(|link| link.held.epoch == self.epoch)
+    }
+
+    /// The parent is told that the instance cannot be run here.
+    fn hand_back(&mut self, id: InstanceId, why: &str, now: Now) {
+        self.account(id, |instance| {
+            instance.handed_back = true;
+            instance.retry_at_ms = None;
+            instance.set_state(InstanceState::Refused, why, now);
+        });
+        self.notes.dirty.insert(Key::Instance(id));
+        self.notes.changed.insert(id);
+    }
+
+    fn ask(&mut self, id: InstanceId, claim: Claim) {
+        if self.reporting.is_up() && !self.claims.asked.contains_key(&id) {
+            self.claims.asked.insert(id, Question::Open);
+            self.claims.upward.push(claim);
+        }
+    }
+
+    fn grant(&mut self, id: InstanceId, to: ChildId, moves: bool, now: Now) {
+        let before = self.instances.get(&id).and_then(|instance| instance.placed);
+        self.account(id, |instance| {
+            instance.tried.remove(&to);
+            instance.found();
+            let from = instance.placed.take().filter(|_| moves);
+            // One that has not confirmed it never had it.
+            if instance.leaving.is_none() {
+                let (told, status) = (instance.told, instance.status.clone());
+                instance.leaving = from.map(|from| Leaving { from, told, status });
+            }
+        });
+        self.place_on(id, to, now);
+        self.account(id, |instance| instance.claimed = true);
+        if let Some(before) = before {
+            self.notes.retold.entry(before).or_default().insert(id);
+        }
+    }
+
+    /// It is placed where it was claimed; what was heard of it before says nothing of now.
+    fn note_unconfirmed(&mut self, id: InstanceId, by: ChildId, now: Now) {
+        let Some(child) = self.children.get(&by) else { return };
+        // What one says that follows this tier is known already.
+        let follows_other = |link: &Link| link.held.epoch != self.epoch;
+        if !child.link.as_ref().is_some_and(|link| link.is_adopting() && follows_other(link)) {
+            return;
+        }
+        let state = scheduled(child.kind);
+        self.account(id, |instance| match &mut instance.leaving {
+            Some(leaving) if leaving.from == by => leaving.status.state = state,
+            _ => instance.set_state(state, "it has come back and follows another parent yet", now),
+        });
+        self.notes.changed.insert(id);
+    }
+
+    /// The child has said something of an instance. If that was claimed, it has confirmed that
+    /// it has it, in whatever state: it says so under a list that came after the claim.
+    pub(crate) fn note_confirmed(&mut self, id: InstanceId) -> bool {
+        let Some(instance) = self.instances.get_mut(&id).filter(|i| i.claimed) else {
+            return false;
+        };
+        let state = instance.status.state;
+        if strength(state) < Strength::Held || is_scheduled(state) {
+            return false;
+        }
+        instance.claimed = false;
+        self.notes.dirty.insert(Key::Instance(id));
+        true
+    }
+
+    /// A child greets again: what it was granted and has not heard of, it does not run by this
+    /// tier's word.
+    pub(crate) fn drop_unheard_grants(&mut self, by: ChildId, held: Generation, now: Now) {
+        if held.epoch == self.epoch {
+            self.ungrant_unheard(by, held, &BTreeSet::new(), now);
+        }
+    }
+
+    /// Takes back what the child was granted and has not heard of, but for what it runs.
+    fn ungrant_unheard(
+        &mut self,
+        by: ChildId,
+        held: Generation,
+        runs: &BTreeSet<InstanceId>,
+        now: Now,
+    ) {
+        let Some(child) = self.children.get(&by) else { return };
+        let heard = |i: &Instance| held.epoch == self.epoch && i.told <= held.number;
+        let granted = child.placed.iter().filter_map(|id| self.instances.get(id));
+        let granted = granted.filter(|i| i.claimed && !heard(i)).map(|i| i.workload.instance);
+        for id in granted.filter(|id| !runs.contains(id)).collect::<Vec<_>>() {
+            self.ungrant(id, by, LEFT_AGAIN, now);
+        }
+    }
+
+    /// The child does not have what it was granted. It is not started anywhere else: who runs
+    /// it is somewhere, and claims it there.
+    pub(crate) fn ungrant(&mut self, id: InstanceId, by: ChildId, why: &str, now: Now) {
+        let up = self.reporting.is_up();
+        if self.abort_move(id, why, now) || !(up || self.is_root()) {
+            return;
+        }
+        self.account(id, |instance| {
+            instance.placed = None;
+            instance.claimed = false;
+        });
+        self.notes.dirty.insert(Key::Instance(id));
+        self.notes.retold.entry(by).or_default().insert(id);
+        match up {
+            true => self.hand_back(id, why, now),
+            false => self.place(id, now),
+        }
+    }
+
+    /// The claim is settled one way or the other.
+    fn close(&mut self, id: InstanceId, by: ChildId, verdict: Verdict) {
+        if let Some(claimants) = self.claims.open.get_mut(&id) {
+            claimants.remove(&by);
+            if claimants.is_empty() {
+                self.claims.open.remove(&id);
+            }
+        }
+        let link = self.children.get_mut(&by).and_then(|child| child.link.as_mut());
+        let adoption = link.and_then(|link| link.adoption.as_mut());
+        // What the child itself has told is told it by its list; what it passed on by a word.
+        if adoption.is_some_and(|adoption| adoption.open.remove(&id)) {
+            self.claims.eased.insert(by);
+        } else if verdict == Verdict::Disown {
+            self.claims.disowned.entry(by).or_default().push(id);
+        }
+    }
+
+    /// All claims of the child are settled: it is one like others, and hears what is desired.
+    fn end_adoption(&mut self, id: ChildId) {
+        let Some(child) = self.children.get_mut(&id) else { return };
+        let Some(link) = &mut child.link else { return };
+        link.adoption = None;
+        child.note_offer(&mut self.abilities);
+        self.notes.wake.insert(id);
+        self.notes.adopted.insert(id);
+    }
+
+    /// Sends the lists of those whose claims are settled, last of all that follows.
+    pub(crate) fn tell_adopted(&mut self) {
+        for id in std::mem::take(&mut self.notes.adopted) {
+            let link = self.children.get_mut(&id).and_then(|child| child.link.as_mut());
+            link.into_iter().for_each(|link| link.welcomed = true);
+            self.send_manifest(id);
+        }
+    }
+
+    /// Adds to `notes` what is asked of the parent now.
+    pub(crate) fn report_claims(&mut self, notes: &mut Notes) {
+        let claims = std::mem::take(&mut self.claims.upward);
+        let messages = claims.chunks(CARDS_MAX).map(|part| Up::Claim(part.to_vec()));
+        notes.sends.extend(messages.map(Effect::ToParent));
+    }
+
+    /// Where an instance leaves it runs, and where it was moved to nobody hears of it: it stays.
+    pub(crate) fn prefer_old(&mut self, id: InstanceId, now: Now) {
+        let Some(instance) = self.instances.get(&id) else { return };
+        let Some(leaving) = instance.leaving.as_ref().filter(|_| instance.claimed) else { return };
+        let heard = self.children.get(&leaving.from).filter(|c| c.silent_since_ms.is_none());
+        let runs = heard.is_some() && leaving.status.state == InstanceState::Running;
+        let holder = instance.placed.and_then(|child| self.children.get(&child));
+        let lost = strength(instance.status.state) == Strength::Lost;
+        if runs && (lost || holder.is_none_or(is_silent)) {
+            self.abort_move(id, "nobody hears of it where it was moved to", now);
+        }
+    }
+
+    /// What is known of a child is other than before, for all that is moved there or away.
+    pub(crate) fn prefer_old_on(&mut self, id: ChildId, now: Now) {
+        let Some(child) = self.children.get(&id) else { return };
+        let is_moved = |id: &&InstanceId| self.instances.get(id).is_some_and(|i| i.claimed);
+        let moved: Vec<InstanceId> =
+            child.leaving.union(&child.placed).filter(is_moved).copied().collect();
+        moved.into_iter().for_each(|instance| self.prefer_old(instance, now));
+    }
+}
+
+/// How much somebody has of an instance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Strength {
+    /// No copy.
+    Nothing,
+    /// A copy that nobody hears of.
+    Lost,
+    /// It is to run there, and does not run now.
+    Held,
+    /// It runs, is about to, or has done what it should.
+    Alive,
+}
+
+fn strength(state: InstanceState) -> Strength {
+    use InstanceState::{
+        ClusterScheduled, Completed, Created, Creating, Dead, Failed, Lost, NodeScheduled, Refused,
+        Requested, Running, Undeployed, Unknown, Unplaceable,
+    };
+    match state {
+        Creating | Created | Running | Completed => Strength::Alive,
+        ClusterScheduled | NodeScheduled | Failed | Dead => Strength::Held,
+        Unknown | Lost => Strength::Lost,
+        Requested | Unplaceable | Refused | Undeployed => Strength::Nothing,
+    }
+}
+
+/// What the child says now is not known.
+fn is_silent(child: &Child) -> bool {
+    !child.link.as_ref().is_some_and(|link| link.complete)
+}
+
+fn is_scheduled(state: InstanceState) -> bool {
+    matches!(state, InstanceState::ClusterScheduled | InstanceState::NodeScheduled)
+}
