@@ -13,6 +13,10 @@ use std::sync::Arc;
 /// Wait of a node between attempts on a disk that is full.
 const DISK_AGAIN_MS: u64 = 2_000;
 
+/// Of a hundred effects on a backend that is well so many fail at most: many in a row would be a
+/// backend that is not.
+const EFFECT_FAULTS_MAX: u32 = 12;
+
 /// A task that takes longer hangs.
 const TASK_MS: u64 = 1_000;
 
@@ -150,7 +154,7 @@ impl World {
     fn ask_backend(&mut self, node: usize, effect: engine::Effect) {
         self.check_act(node, &effect);
         self.note(|w| format!("{} {}", w.name(Actor::Node(node)), w.line_node(&effect)));
-        let faults = self.faults() / 2;
+        let faults = self.faults().min(EFFECT_FAULTS_MAX);
         let own = &mut self.nodes[node];
         let (task, takes_ms) = own.backend.take(effect, &mut self.random, faults);
         if takes_ms > TASK_MS {

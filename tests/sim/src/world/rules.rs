@@ -5,7 +5,8 @@
 //! - one copy: no instance runs on two machines for longer than the takeover window while the
 //!   ways from the root to both are whole;
 //! - never two: an instance with `patience.parent_s` runs on two machines at no time, but where
-//!   programs stand still or backends do not do as they are told;
+//!   programs stand still, backends do not do as they are told, an operator says of a child
+//!   that lives that it will not come back, or a cluster's broker is not its own;
 //! - generations: what a child has told that it holds it never falls behind, and a parent never
 //!   gives two lists the same number, nor anything that was removed at the root;
 //! - acknowledged: the root never forgets what it has acknowledged (see `operator`);
@@ -158,7 +159,7 @@ impl World {
             let since = self.watch.doubles.get_mut(&instance).expect("listed");
             *since = whole.then(|| since.unwrap_or(now_ms));
             let long = since.is_some_and(|since| now_ms > since + WINDOW_MS);
-            let is_fenced = self.operator.fenced.contains(&instance);
+            let is_fenced = self.operator.fenced.contains(&instance) && !self.is_given_up(instance);
             let steady = is_fenced && places.iter().all(|node| self.is_steady(*node));
             let names = || places.iter().map(|n| self.nodes[*n].name.as_str()).collect::<Vec<_>>();
             assert!(!steady, "{instance} runs on {:?}, which it never may", names());
@@ -302,6 +303,11 @@ impl World {
         for given in self.watch.given.values_mut().filter(|given| given.contains(&(tier, child))) {
             given.insert((tier, ChildId::default()));
         }
+    }
+
+    fn is_given_up(&self, instance: InstanceId) -> bool {
+        let given = self.watch.given.get(&instance);
+        given.is_some_and(|given| given.iter().any(|(_, child)| *child == ChildId::default()))
     }
 
     /// A tier has started: what it holds placed it may never have told.
