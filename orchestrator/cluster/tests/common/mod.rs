@@ -86,16 +86,32 @@ impl Mosquitto {
 /// A cluster in this process.
 pub(crate) struct Cluster {
     pub(crate) mqtt: SocketAddr,
+    /// Where child clusters connect.
+    pub(crate) children: Option<SocketAddr>,
     stop: oneshot::Sender<()>,
     running: JoinHandle<Result<(), Error>>,
 }
 
 impl Cluster {
     pub(crate) async fn start(dir: &Path, parent: SocketAddr, broker: &Broker) -> Self {
+        Self::start_with(dir, parent, broker, "").await
+    }
+
+    /// With more in its configuration, which ends in a table.
+    pub(crate) async fn start_with(
+        dir: &Path,
+        parent: SocketAddr,
+        broker: &Broker,
+        more: &str,
+    ) -> Self {
+        Self::start_by(dir, &format!("parent = 'http://{parent}'\n{more}"), broker).await
+    }
+
+    pub(crate) async fn start_by(dir: &Path, more: &str, broker: &Broker) -> Self {
         let config = dir.join("cluster.toml");
         let state = dir.join("state");
         let text = format!(
-            "name = 'site'\nparent = 'http://{parent}'\nstate_dir = '{}'\n{}\n",
+            "name = 'site'\nstate_dir = '{}'\n{}\n{more}\n",
             state.display(),
             broker.line()
         );
@@ -112,7 +128,7 @@ impl Cluster {
             Broker::Embedded => ready.mqtt_listen.unwrap(),
             Broker::Mosquitto(broker) => broker.address,
         };
-        Self { mqtt, stop, running }
+        Self { mqtt, children: ready.children_listen, stop, running }
     }
 
     pub(crate) async fn stop(self) {
@@ -130,7 +146,11 @@ pub(crate) struct Parent {
 
 impl Parent {
     pub(crate) async fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self::start_at(([127, 0, 0, 1], 0).into()).await
+    }
+
+    pub(crate) async fn start_at(address: SocketAddr) -> Self {
+        let listener = TcpListener::bind(address).await.unwrap();
         let address = listener.local_addr().unwrap();
         let (children, run) = marram_tunnel::serve(listener, std::future::pending());
         let mut serving = JoinSet::new();
