@@ -86,8 +86,8 @@ pub(super) async fn ask<F: Front>(front: &F) -> Result<(Vec<Value>, Vec<Value>),
             Err(why) => missing.push(json!({"cluster": cluster, "reason": why.detail()})),
         }
     }
-    let name = |node: &Value| node["name"].as_str().unwrap_or_default().to_owned();
-    items.sort_by_key(name);
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    items.sort_by_key(|node| (text(&node["name"]), text(&node["cluster"]["path"])));
     Ok((items, missing))
 }
 
