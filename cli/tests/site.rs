@@ -113,7 +113,7 @@ fn up_twice_and_down_twice() {
     let site = Site::new();
     let ran = site.run(&["up", "--port", "0", "--name", "home"]);
     assert_eq!((ran.code, ran.out.as_str()), (0, ""), "{ran:?}");
-    for part in ["marram-root     started (pid ", "127.0.0.1:8)", "node board is here", "next: "] {
+    for part in ["marram-root    started (pid ", "127.0.0.1:8)", "node board is here", "next: "] {
         assert!(ran.err.contains(part), "{part} in {ran:?}");
     }
     let pids: Vec<_> = ["root", "cluster", "node"].iter().map(|tier| site.pid(tier)).collect();
@@ -171,7 +171,7 @@ fn a_program_that_fails_shows_its_log_and_the_rest_is_stopped() {
         "{ran:?}"
     );
     assert!(ran.err.contains("\n  | cannot bind 127.0.0.1:8\n"), "{ran:?}");
-    assert!(ran.err.contains("marram-root     stopped again"), "{ran:?}");
+    assert!(ran.err.contains("marram-root    stopped again"), "{ran:?}");
     assert_eq!(site.pid("root"), None);
     std::fs::remove_file(site.bin.join("marram-cluster")).unwrap();
     let ran = site.run(&["up"]);

@@ -150,10 +150,11 @@ impl Up {
         let how = if running.is_some() { "runs already" } else { "started" };
         let listens = addresses.iter().filter(|(key, _)| key.ends_with("listen"));
         let at: String = listens.map(|(_, address)| format!(", {address}")).collect();
-        self.ui.note(&format!("{:15} {how} (pid {pid}{at})", part.title()));
+        let width = self.facts.tree.width();
+        self.ui.note(&format!("{:width$} {how} (pid {pid}{at})", part.title()));
         if running.is_some() && changed {
             self.ui.note(&format!(
-                "{:15} its configuration has changed; `marram down` and `up` put it to use",
+                "{:width$} its configuration has changed; `marram down` and `up` put it to use",
                 ""
             ));
         }
@@ -307,9 +308,10 @@ impl Up {
 
     /// Stops what was started here, last first.
     fn undo(&self) {
+        let width = self.facts.tree.width();
         for (part, identity) in self.started.iter().rev() {
             match identity.stop() {
-                Ok(_) => self.ui.note(&format!("{:15} stopped again", part.title())),
+                Ok(_) => self.ui.note(&format!("{:width$} stopped again", part.title())),
                 Err(error) => self.ui.complain(&format!("{}: {error}", part.title())),
             }
         }

@@ -50,7 +50,7 @@ pub(crate) fn down(ui: Ui, global: &Global, args: &DownArgs) -> Result<(), Error
             Some(false) => "did not end by itself and was killed",
             None => "was not running",
         };
-        ui.note(&format!("{:15} {how}", part.title()));
+        ui.note(&format!("{:width$} {how}", part.title(), width = tree.width()));
         for file in [site.file(&part, "pid"), site.file(&part, "ready")] {
             match std::fs::remove_file(&file) {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => {

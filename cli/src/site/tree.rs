@@ -32,6 +32,11 @@ impl Shape {
         *self == Self::one()
     }
 
+    /// Columns of the longest title.
+    pub(super) fn width(&self) -> usize {
+        self.parts().iter().map(|part| part.title().len()).max().unwrap_or_default()
+    }
+
     /// The programs, each behind its parent.
     pub(super) fn parts(&self) -> Vec<Part> {
         let mut all = vec![Part { tier: Tier::Root, name: Tier::Root.name().into(), parent: None }];
