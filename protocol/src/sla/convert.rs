@@ -60,7 +60,7 @@ pub fn service_spec(service: &Microservice) -> ServiceSpec {
         architectures: service.arch.clone(),
         placement: placement(service, own.placement),
         patience: patience(own.on_loss.as_deref(), own.patience),
-        movement: movement(own.movement.as_deref()),
+        movement: movement(own.r#move.as_deref()),
         user: own.user,
         working_dir: own.working_dir,
         mounts: own

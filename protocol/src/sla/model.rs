@@ -336,8 +336,8 @@ pub struct MarramFields {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub patience: Option<PatienceFields>,
     /// `start_first`, `stop_first` or `never`.
-    #[serde(rename = "move", skip_serializing_if = "Option::is_none")]
-    pub movement: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub r#move: Option<String>,
     /// Where it may run, beyond `constraints`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub placement: Option<PlacementFields>,

@@ -161,13 +161,37 @@ fn check_text(text: &str, rule: &Rule) -> Result<(), String> {
                 && text.split('/').all(|part| part != "..");
             ok(fine, "an absolute path without '..', at most 4096 bytes")
         }
+        Rule::Selector
+        | Rule::Selectors
+        | Rule::Labels
+        | Rule::LabelKey
+        | Rule::Place
+        | Rule::Reference => check_where(text, rule),
+        // These are no texts; `follow` has dealt with them.
+        Rule::Integer(..)
+        | Rule::Number(..)
+        | Rule::Cores(_)
+        | Rule::Flag
+        | Rule::List(..)
+        | Rule::Object(_)
+        | Rule::TextMap => Ok(()),
+    }
+}
+
+/// The same for texts that say where a service may run.
+fn check_where(text: &str, rule: &Rule) -> Result<(), String> {
+    let ok = |fine: bool, expected: &str| if fine { Ok(()) } else { Err(expected.to_owned()) };
+    match rule {
         Rule::Selector => text.parse::<Selector>().map(drop).map_err(|e| format!("another: {e}")),
         Rule::Selectors => constraints::names(text).try_for_each(|name| {
             name.parse::<Selector>().map(drop).map_err(|e| format!("others: {e}"))
         }),
         Rule::Labels => text.parse::<Labels>().map(drop).map_err(|e| format!("another: {e}")),
         Rule::LabelKey => {
-            let fine = plain && !text.trim().is_empty() && text.len() <= 64 && !text.contains('=');
+            let fine = !text.contains('\0')
+                && !text.trim().is_empty()
+                && text.len() <= 64
+                && !text.contains('=');
             ok(fine, "a label's key: 1 to 64 bytes without '='")
         }
         Rule::Place => {
@@ -178,14 +202,8 @@ fn check_text(text: &str, rule: &Rule) -> Result<(), String> {
             let forms = "SERVICE, SERVICE.NAMESPACE, APP.APPNAMESPACE.SERVICE.NAMESPACE or an id";
             ok(reference::is_reference(text), forms)
         }
-        // These are no texts; `follow` has dealt with them.
-        Rule::Integer(..)
-        | Rule::Number(..)
-        | Rule::Cores(_)
-        | Rule::Flag
-        | Rule::List(..)
-        | Rule::Object(_)
-        | Rule::TextMap => Ok(()),
+        // `check_text` has dealt with all others.
+        _ => Ok(()),
     }
 }
 

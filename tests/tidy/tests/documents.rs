@@ -14,6 +14,7 @@ fn fields<'a>(source: &'a str, name: &str) -> Vec<&'a str> {
     let body = source[at + start.len()..].split("\n}").next().unwrap_or_default();
     let declared = body.lines().filter_map(|line| line.trim().split_once(": "));
     let names = declared.map(|(name, _)| name.trim_start_matches("pub "));
+    let names = names.map(|name| name.trim_start_matches("r#"));
     names.filter(|name| name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_')).collect()
 }
 

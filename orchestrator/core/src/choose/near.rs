@@ -1,12 +1,13 @@
 //! Bounds on latency and distance, as far as a tier can judge them.
 //!
-//! | to | judged by |
-//! |---|---|
-//! | instances of a service on other children | where those children are, with all their extent: nobody below can judge it |
-//! | instances of a service on the same child | that child, if it is a cluster; on one node there is no way |
-//! | a place, as to distance | where a node is; of a cluster its nearest part |
-//! | users at a place, as to latency | where users of the nodes around that place would be; without such nodes what light needs |
-//! | a coordinate | where a node is; of a cluster its nearest part |
+//! - Instances of a service on other children: by where those children are, with all their
+//!   extent, since nobody below can judge it.
+//! - Instances of a service on the same child: by that child, if it is a cluster; on one node
+//!   there is no way.
+//! - A place, as to distance: by where a node is; of a cluster by its nearest part.
+//! - Users at a place, as to latency: by where users of the nodes around that place would be;
+//!   without such nodes by what light needs.
+//! - A coordinate: by where a node is; of a cluster by its nearest part.
 //!
 //! Instances that have no place yet bound nothing: of two services that name each other the
 //! first goes anywhere.
