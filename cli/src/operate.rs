@@ -72,7 +72,7 @@ pub(crate) fn adopt(ui: Ui, client: &Client, child: &str) -> Result<(), Error> {
         [one] => {
             let path = format!("/api/v1/foreign/{}/adopt", field(one, "id"));
             let answer = client.post(&path, b"{}")?;
-            ui.note(&format!("{} is being taken over", text::line(field(one, "name"))));
+            ui.note(&format!("{} is taken when it asks again", text::line(field(one, "name"))));
             match ui.format {
                 Format::Json => ui.print_json(&answer),
                 _ => Ok(()),

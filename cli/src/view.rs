@@ -28,14 +28,20 @@ pub(crate) fn print_foreign(ui: Ui, items: &[Value]) -> Result<(), Error> {
         ui.note("there are none of another tree");
         return Ok(());
     }
-    let columns: [Column; 4] = [
+    let columns: [Column; 6] = [
         ("NAME", Cut::Middle),
         ("KIND", Cut::Never),
         ("ID", Cut::Never),
-        ("INSTANCES", Cut::Never),
+        ("TREE", Cut::Never),
+        ("SEEN", Cut::Never),
+        ("STATE", Cut::Never),
     ];
+    let now = text::now_unix_ms();
     let row = |item: &Value| {
-        let cells = ["name", "kind", "id", "instances"].map(|key| plain(item.get(key)));
+        let [name, kind, id, tree] = ["name", "kind", "id", "tree"].map(|key| plain(item.get(key)));
+        let released = item.get("released").and_then(Value::as_bool).unwrap_or_default();
+        let state = if released { "adopted when it asks again" } else { "refused" };
+        let cells = [name, kind, id, tree, age(item, "seen_unix_ms", now), state.to_owned()];
         cells.map(|cell| text::line(&cell)).to_vec()
     };
     let rows: Vec<Vec<String>> = items.iter().map(row).collect();

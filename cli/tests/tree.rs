@@ -58,7 +58,8 @@ fn root() -> Double {
                 stream,
                 200,
                 &json!({"items": [
-                    {"id": B, "name": "stray", "kind": "cluster", "instances": 7},
+                    {"id": B, "name": "stray", "kind": "cluster", "tree": "00000000000000ab",
+                 "released": false},
                 ]}),
             ),
             line if line.starts_with("POST /api/v1/foreign/") => answer(stream, 202, &json!({})),
@@ -129,9 +130,12 @@ fn a_service_is_scaled_by_its_name() {
 fn what_belongs_to_another_tree_is_listed_and_adopted() {
     let double = root();
     let ran = double.run(&["get", "clusters", "--foreign"]);
-    assert_eq!(ran.out.lines().nth(1), Some(&*format!("stray  cluster  {B}  7")));
+    assert_eq!(
+        ran.out.lines().nth(1),
+        Some(&*format!("stray  cluster  {B}  00000000000000ab  -     refused"))
+    );
     let ran = double.run(&["adopt", "stray"]);
-    assert_eq!((ran.code, ran.err.as_str()), (0, "stray is being taken over\n"));
+    assert_eq!((ran.code, ran.err.as_str()), (0, "stray is taken when it asks again\n"));
     assert_eq!(double.lines().last().unwrap(), &format!("POST /api/v1/foreign/{B}/adopt"));
     assert_eq!(double.run(&["adopt", "nobody"]).code, 4);
 }

@@ -42,6 +42,8 @@ pub(crate) enum Command {
     Look(Look),
     /// An operation.
     Operate(Order, oneshot::Sender<OperationEnd>),
+    /// A child of another tree is to be taken; answered once that is durable.
+    Adopt(ChildId, oneshot::Sender<()>),
 }
 
 impl fmt::Debug for Command {
@@ -49,6 +51,7 @@ impl fmt::Debug for Command {
         f.write_str(match self {
             Self::Look(_) => "Look",
             Self::Operate(..) => "Operate",
+            Self::Adopt(..) => "Adopt",
         })
     }
 }
@@ -145,6 +148,12 @@ impl Front for Counter {
     async fn operate(&self, order: Order) -> Result<OperationEnd, Refusal> {
         let (reply, answer) = oneshot::channel();
         self.send(Command::Operate(order, reply)).await?;
+        answer.await.map_err(|_| stopping())
+    }
+
+    async fn adopt(&self, child: ChildId) -> Result<(), Refusal> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Command::Adopt(child, reply)).await?;
         answer.await.map_err(|_| stopping())
     }
 

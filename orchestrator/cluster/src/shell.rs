@@ -119,7 +119,7 @@ impl<B: Bus> Shell<B> {
                 }
                 Some(event) = self.inlets.parent_events.recv() => self.parent_event(event),
                 Some(event) = self.inlets.child_events.recv() => self.cluster_event(event),
-                Some(command) = self.local.commands.recv() => self.local_command(command),
+                Some(command) = self.local.commands.recv() => self.local_command(command)?,
                 Some(message) = self.local.streams.recv() => self.local_stream(message),
                 Some(place) = room => {
                     if let Some(message) = self.relay.next_output(Asker::Parent) {

@@ -24,7 +24,7 @@ use std::sync::Arc;
 
 /// All of them.
 pub fn routes<F: Front>() -> Router<F> {
-    let routes: [(&str, MethodRouter<F>); 10] = [
+    let routes: [(&str, MethodRouter<F>); 12] = [
         ("/api/v1/instances", get(instances::instances::<F>)),
         ("/api/v1/instances/{id}", get(instances::instance::<F>)),
         ("/api/v1/instances/{id}/explain", get(explain::explain::<F>)),
@@ -35,6 +35,8 @@ pub fn routes<F: Front>() -> Router<F> {
         ("/api/v1/nodes", get(nodes::nodes::<F>)),
         ("/api/v1/nodes/{id}", get(nodes::node::<F>)),
         ("/api/v1/operations", post(operations::operate::<F>)),
+        ("/api/v1/foreign", get(tree::foreign::<F>)),
+        ("/api/v1/foreign/{id}/adopt", post(tree::adopt::<F>)),
     ];
     routes.into_iter().fold(Router::new(), |all, (path, methods)| both(all, path, methods))
 }

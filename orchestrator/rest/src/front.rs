@@ -48,6 +48,9 @@ pub trait Front: Clone + Send + Sync + 'static {
     /// Does one operation, and waits for how it went.
     fn operate(&self, order: Order) -> impl Future<Output = Result<OperationEnd, Refusal>> + Send;
 
+    /// Takes a child of another tree when it asks again.
+    fn adopt(&self, child: ChildId) -> impl Future<Output = Result<(), Refusal>> + Send;
+
     /// What ends streams and counts them.
     fn gate(&self) -> &Gate;
 }

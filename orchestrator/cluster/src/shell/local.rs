@@ -8,6 +8,7 @@ use crate::asked;
 use crate::bus::Bus;
 use crate::local::{Command, LocalSight};
 use crate::relay::Asker;
+use crate::run::Error;
 use marram_orchestrator_core::Input;
 use marram_protocol::v1::{Down, OperationEnd, OperationId, Up};
 use marram_rest::front::Order;
@@ -48,13 +49,19 @@ impl Local {
 }
 
 impl<B: Bus> Shell<B> {
-    pub(super) fn local_command(&mut self, command: Command) {
+    pub(super) fn local_command(&mut self, command: Command) -> Result<(), Error> {
         match command {
             Command::Look(look) => look(&LocalSight {
                 tier: &self.tier,
                 now: self.clock.now(),
                 link: &self.local.link,
             }),
+            Command::Adopt(child, reply) => {
+                self.tier.handle(self.clock.now(), Input::Adopt(child));
+                self.settle()?;
+                // An error says that the operator has hung up; it is done all the same.
+                reply.send(()).ok();
+            }
             Command::Operate(Order { cluster, child, verb }, reply) => {
                 self.local.last = self.local.last.wrapping_add(1);
                 let operation = OperationId(self.local.last);
@@ -63,6 +70,7 @@ impl<B: Bus> Shell<B> {
                 self.tier.handle(self.clock.now(), operate);
             }
         }
+        Ok(())
     }
 
     pub(super) fn local_stream(&mut self, message: Down) {

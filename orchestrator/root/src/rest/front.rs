@@ -39,6 +39,10 @@ impl Front for Rest {
         self.handle.operate(order).await
     }
 
+    async fn adopt(&self, child: ChildId) -> Result<(), Refusal> {
+        self.handle.adopt(child).await
+    }
+
     fn gate(&self) -> &Gate {
         &self.gate
     }

@@ -52,6 +52,7 @@ pub(super) enum Command {
     Deploy(Access, ServiceId, Reply<InstanceId>),
     Scale(Access, ServiceId, usize, Reply<Scaled>),
     Operate(Order, oneshot::Sender<OperationEnd>),
+    Adopt(ChildId, Reply<()>),
     RemoveInstance(Access, InstanceId, Reply<()>),
     RemoveInstances(Access, ServiceId, Reply<()>),
     RemoveService(Access, ServiceId, Reply<()>),
@@ -175,6 +176,11 @@ impl Handle {
         let (reply, answer) = oneshot::channel();
         self.commands.send(Command::Operate(order, reply)).await.map_err(|_| stopping())?;
         answer.await.map_err(|_| stopping())
+    }
+
+    /// Takes a child of another tree when it asks again.
+    pub async fn adopt(&self, child: ChildId) -> Result<(), Refusal> {
+        self.ask(|reply| Command::Adopt(child, reply)).await
     }
 
     /// Removes one instance.

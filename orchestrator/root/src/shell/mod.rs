@@ -227,6 +227,10 @@ impl Shell {
                 self.operate(order, reply);
                 self.settle()
             }
+            Command::Adopt(child, reply) => {
+                self.tier.handle(self.clock.now(), Input::Adopt(child));
+                self.answer(Ok(()), reply)
+            }
             Command::RemoveInstance(access, id, reply) => {
                 let done = self.remove_instance(&access, id);
                 self.answer(done, reply)

@@ -1,9 +1,10 @@
 //! The tree as operators see it: explanations from top to bottom, and operations on any of it.
 
-use crate::cluster::{FakeCluster, Order, id, status};
-use crate::harness::{Reply, TestRoot, add_user, document};
+use crate::cluster::{FakeCluster, Order, hello, id, status};
+use crate::harness::{PATIENCE, Reply, TestRoot, add_user, document};
 use marram_protocol::state::InstanceState;
-use marram_protocol::v1::{Missed, Up};
+use marram_protocol::v1::{Down, Generation, Hello, Missed, Up};
+use marram_tunnel::Dialer;
 use serde_json::{Value, json};
 
 fn start() -> (tempfile::TempDir, TestRoot) {
@@ -163,4 +164,37 @@ fn operations_reach_what_is_named_and_nothing_else() {
     let eve = root.login("eve", "secret-of-eve");
     let drain = json!({"verb": "drain", "targets": ["edge-2"]});
     eve.post("/api/v1/operations", drain.to_string()).expect(403);
+}
+
+/// A cluster of another tree asks: what it is told first.
+fn ask_as_stranger(root: &TestRoot) -> Down {
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    builder.enable_all().build().unwrap().block_on(async {
+        let dialer = Dialer::new(&format!("http://{}", root.tunnel)).unwrap();
+        let mut connection = dialer.connect().await.unwrap();
+        let Up::Hello(hello) = hello(3, "stray", Generation { epoch: 99, number: 4 }) else {
+            panic!("a hello")
+        };
+        connection.sender.send(&Up::Hello(Hello { tree: 77, ..hello })).await.unwrap();
+        let told = tokio::time::timeout(PATIENCE, connection.receiver.recv()).await;
+        told.unwrap().unwrap().unwrap()
+    })
+}
+
+#[test]
+fn a_child_of_another_tree_is_taken_by_an_operators_word_only() {
+    let (_dir, root) = start();
+    let Down::Rejected { reason } = ask_as_stranger(&root) else { panic!("it was taken") };
+    assert!(reason.contains("another tree"), "{reason}");
+    let foreign = root.admin.get("/api/v1/foreign").expect(200).json();
+    let one = &foreign["items"][0];
+    assert_eq!((&one["name"], &one["kind"]), (&json!("stray"), &json!("cluster")));
+    assert_eq!((&one["tree"], &one["released"]), (&json!("000000000000004d"), &json!(false)));
+    assert_eq!(root.admin.get("/api/v1/clusters").json(), json!({"items": []}));
+    root.admin.post("/api/v1/foreign/aaaaaaaaaaaaaaaaaaaaaaaa/adopt", "{}").expect(404);
+    root.admin.post(&format!("/api/v1/foreign/{}/adopt", id(3)), "{}").expect(202);
+    let released = root.admin.get("/api/v1/foreign").json();
+    assert_eq!(released["items"][0]["released"], true);
+    assert!(matches!(ask_as_stranger(&root), Down::Welcome { .. }));
+    assert_eq!(root.admin.get("/api/v1/clusters").json()["items"][0]["name"], "stray");
 }
