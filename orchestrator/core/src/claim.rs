@@ -38,18 +38,17 @@
 //!   a copy alive on another node;
 //! - of two claimants of one instance the first keeps it, until it is known not to run it.
 
-use crate::child::{Child, Link};
-use crate::instance::Instance;
-use crate::movement::Leaving;
-use crate::records::Key;
-use crate::tier::{Notes, Tier, scheduled};
+mod grant;
+mod judge;
+
+use crate::child::Child;
+use crate::tier::{Notes, Tier};
 use crate::{Effect, Now};
+use judge::{Strength, Verdict, strength};
 use marram_protocol::CLUSTER_INSTANCES_MAX;
 use marram_protocol::id::{ChildId, InstanceId};
 use marram_protocol::state::InstanceState;
-use marram_protocol::v1::{
-    CARDS_MAX, ChildKind, Claim, Down, Generation, InstanceStatus, Scope, Up,
-};
+use marram_protocol::v1::{CARDS_MAX, ChildKind, Claim, Down, InstanceStatus, Scope, Up};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Why an instance that was asked for is handed back at once.
@@ -112,25 +111,6 @@ impl Claims {
     pub(crate) fn due_ms(&self) -> Option<u64> {
         self.doubts.values().copied().min()
     }
-}
-
-/// What becomes of a claim.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Verdict {
-    /// Nobody can say yet.
-    Wait,
-    /// As [`Verdict::Wait`], but not for ever: then it is disowned.
-    Doubt,
-    /// The parent has to say.
-    Ask,
-    /// It is placed there.
-    Settled,
-    /// The claimant gets it: nobody else has it.
-    Grant,
-    /// The claimant gets it once it has confirmed; until then both are to run it.
-    Move,
-    /// Nobody wants it there.
-    Disown,
 }
 
 impl Tier {
@@ -368,172 +348,10 @@ impl Tier {
         }
     }
 
-    /// What becomes of the claim, by what is known now.
-    fn judge(&self, id: InstanceId, by: ChildId, claim: &Claim) -> Verdict {
-        if !self.is_established() {
-            return Verdict::Wait;
-        }
-        let Some(instance) = self.instances.get(&id) else { return self.not_ours(by) };
-        if instance.handed_back || instance.removing {
-            return self.not_ours(by);
-        }
-        if instance.is_at(by) {
-            return Verdict::Settled;
-        }
-        if instance.stopping || (instance.leaving.is_some() && !instance.claimed) {
-            return Verdict::Wait;
-        }
-        let Some(holder) = instance.placed.and_then(|child| self.children.get(&child)) else {
-            return Verdict::Grant;
-        };
-        let status = self.status(id).filter(|_| !is_silent(holder));
-        let theirs = status.as_ref().map_or(Strength::Lost, |status| strength(status.state));
-        if instance.claimed && theirs > Strength::Lost {
-            return Verdict::Wait;
-        }
-        let silent = is_silent(holder);
-        let node = self.status(id).and_then(|status| status.node).map(|node| node.id);
-        let same = claim.node.is_some() && claim.node == node;
-        let scheduled_there = status.as_ref().is_some_and(|status| is_scheduled(status.state));
-        match (strength(claim.state), theirs) {
-            (Strength::Nothing, _) => Verdict::Disown,
-            // Who lost it by losing the claimant hears of that soon.
-            (Strength::Lost, Strength::Held) if scheduled_there => Verdict::Doubt,
-            (Strength::Lost, Strength::Held | Strength::Alive) if same => Verdict::Doubt,
-            (_, Strength::Nothing) => Verdict::Grant,
-            // That it is there no more was decided after it was last heard of.
-            (Strength::Lost, _) if self.is_behind(by) => Verdict::Disown,
-            (Strength::Lost, Strength::Lost) if silent || same || node.is_none() => Verdict::Move,
-            (Strength::Held | Strength::Alive, Strength::Lost) => Verdict::Move,
-            (Strength::Alive, Strength::Held) => Verdict::Move,
-            // The same copy, told of by two: the node can be at one of them only.
-            (Strength::Alive | Strength::Held, _) if same => Verdict::Move,
-            _ => Verdict::Disown,
-        }
-    }
-
-    /// What is not in the books of the root was removed; elsewhere others may want it. For one
-    /// that follows this tier it is over: that was decided before, and it has not heard.
-    fn not_ours(&self, by: ChildId) -> Verdict {
-        if self.is_root() || self.is_behind(by) { Verdict::Disown } else { Verdict::Ask }
-    }
-
-    /// Whether the child follows this tier, and has not heard all.
-    fn is_behind(&self, by: ChildId) -> bool {
-        let link = self.children.get(&by).and_then(|child| child.link.as_ref());
-        let waits = link.filter(|link| link.is_adopting());
-        waits.is_some_and(|link| link.held.epoch == self.epoch)
-    }
-
-    /// The parent is told that the instance cannot be run here.
-    fn hand_back(&mut self, id: InstanceId, why: &str, now: Now) {
-        self.account(id, |instance| {
-            instance.handed_back = true;
-            instance.retry_at_ms = None;
-            instance.set_state(InstanceState::Refused, why, now);
-        });
-        self.notes.dirty.insert(Key::Instance(id));
-        self.notes.changed.insert(id);
-    }
-
     fn ask(&mut self, id: InstanceId, claim: Claim) {
         if self.reporting.is_up() && !self.claims.asked.contains_key(&id) {
             self.claims.asked.insert(id, Question::Open);
             self.claims.upward.push(claim);
-        }
-    }
-
-    fn grant(&mut self, id: InstanceId, to: ChildId, moves: bool, now: Now) {
-        let before = self.instances.get(&id).and_then(|instance| instance.placed);
-        self.account(id, |instance| {
-            instance.tried.remove(&to);
-            instance.found();
-            let from = instance.placed.take().filter(|_| moves);
-            // One that has not confirmed it never had it.
-            if instance.leaving.is_none() {
-                let (told, status) = (instance.told, instance.status.clone());
-                instance.leaving = from.map(|from| Leaving { from, told, status });
-            }
-        });
-        self.place_on(id, to, now);
-        self.account(id, |instance| instance.claimed = true);
-        if let Some(before) = before {
-            self.notes.retold.entry(before).or_default().insert(id);
-        }
-    }
-
-    /// It is placed where it was claimed; what was heard of it before says nothing of now.
-    fn note_unconfirmed(&mut self, id: InstanceId, by: ChildId, now: Now) {
-        let Some(child) = self.children.get(&by) else { return };
-        // What one says that follows this tier is known already.
-        let follows_other = |link: &Link| link.held.epoch != self.epoch;
-        if !child.link.as_ref().is_some_and(|link| link.is_adopting() && follows_other(link)) {
-            return;
-        }
-        let state = scheduled(child.kind);
-        self.account(id, |instance| match &mut instance.leaving {
-            Some(leaving) if leaving.from == by => leaving.status.state = state,
-            _ => instance.set_state(state, "it has come back and follows another parent yet", now),
-        });
-        self.notes.changed.insert(id);
-    }
-
-    /// The child has said something of an instance. If that was claimed, it has confirmed that
-    /// it has it, in whatever state: it says so under a list that came after the claim.
-    pub(crate) fn note_confirmed(&mut self, id: InstanceId) -> bool {
-        let Some(instance) = self.instances.get_mut(&id).filter(|i| i.claimed) else {
-            return false;
-        };
-        let state = instance.status.state;
-        if strength(state) < Strength::Held || is_scheduled(state) {
-            return false;
-        }
-        instance.claimed = false;
-        self.notes.dirty.insert(Key::Instance(id));
-        true
-    }
-
-    /// A child greets again: what it was granted and has not heard of, it does not run by this
-    /// tier's word.
-    pub(crate) fn drop_unheard_grants(&mut self, by: ChildId, held: Generation, now: Now) {
-        if held.epoch == self.epoch {
-            self.ungrant_unheard(by, held, &BTreeSet::new(), now);
-        }
-    }
-
-    /// Takes back what the child was granted and has not heard of, but for what it runs.
-    fn ungrant_unheard(
-        &mut self,
-        by: ChildId,
-        held: Generation,
-        runs: &BTreeSet<InstanceId>,
-        now: Now,
-    ) {
-        let Some(child) = self.children.get(&by) else { return };
-        let heard = |i: &Instance| held.epoch == self.epoch && i.told <= held.number;
-        let granted = child.placed.iter().filter_map(|id| self.instances.get(id));
-        let granted = granted.filter(|i| i.claimed && !heard(i)).map(|i| i.workload.instance);
-        for id in granted.filter(|id| !runs.contains(id)).collect::<Vec<_>>() {
-            self.ungrant(id, by, LEFT_AGAIN, now);
-        }
-    }
-
-    /// The child does not have what it was granted. It is not started anywhere else: who runs
-    /// it is somewhere, and claims it there.
-    pub(crate) fn ungrant(&mut self, id: InstanceId, by: ChildId, why: &str, now: Now) {
-        let up = self.reporting.is_up();
-        if self.abort_move(id, why, now) || !(up || self.is_root()) {
-            return;
-        }
-        self.account(id, |instance| {
-            instance.placed = None;
-            instance.claimed = false;
-        });
-        self.notes.dirty.insert(Key::Instance(id));
-        self.notes.retold.entry(by).or_default().insert(id);
-        match up {
-            true => self.hand_back(id, why, now),
-            false => self.place(id, now),
         }
     }
 
@@ -580,61 +398,4 @@ impl Tier {
         let messages = claims.chunks(CARDS_MAX).map(|part| Up::Claim(part.to_vec()));
         notes.sends.extend(messages.map(Effect::ToParent));
     }
-
-    /// Where an instance leaves it runs, and where it was moved to nobody hears of it: it stays.
-    pub(crate) fn prefer_old(&mut self, id: InstanceId, now: Now) {
-        let Some(instance) = self.instances.get(&id) else { return };
-        let Some(leaving) = instance.leaving.as_ref().filter(|_| instance.claimed) else { return };
-        let heard = self.children.get(&leaving.from).filter(|c| c.silent_since_ms.is_none());
-        let runs = heard.is_some() && leaving.status.state == InstanceState::Running;
-        let holder = instance.placed.and_then(|child| self.children.get(&child));
-        let lost = strength(instance.status.state) == Strength::Lost;
-        if runs && (lost || holder.is_none_or(is_silent)) {
-            self.abort_move(id, "nobody hears of it where it was moved to", now);
-        }
-    }
-
-    /// What is known of a child is other than before, for all that is moved there or away.
-    pub(crate) fn prefer_old_on(&mut self, id: ChildId, now: Now) {
-        let Some(child) = self.children.get(&id) else { return };
-        let is_moved = |id: &&InstanceId| self.instances.get(id).is_some_and(|i| i.claimed);
-        let moved: Vec<InstanceId> =
-            child.leaving.union(&child.placed).filter(is_moved).copied().collect();
-        moved.into_iter().for_each(|instance| self.prefer_old(instance, now));
-    }
-}
-
-/// How much somebody has of an instance.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Strength {
-    /// No copy.
-    Nothing,
-    /// A copy that nobody hears of.
-    Lost,
-    /// It is to run there, and does not run now.
-    Held,
-    /// It runs, is about to, or has done what it should.
-    Alive,
-}
-
-fn strength(state: InstanceState) -> Strength {
-    use InstanceState::{
-        ClusterScheduled, Completed, Created, Creating, Dead, Failed, Lost, NodeScheduled, Refused,
-        Requested, Running, Undeployed, Unknown, Unplaceable,
-    };
-    match state {
-        Creating | Created | Running | Completed => Strength::Alive,
-        ClusterScheduled | NodeScheduled | Failed | Dead => Strength::Held,
-        Unknown | Lost => Strength::Lost,
-        Requested | Unplaceable | Refused | Undeployed => Strength::Nothing,
-    }
-}
-
-/// What the child says now is not known.
-fn is_silent(child: &Child) -> bool {
-    !child.link.as_ref().is_some_and(|link| link.complete)
-}
-
-fn is_scheduled(state: InstanceState) -> bool {
-    matches!(state, InstanceState::ClusterScheduled | InstanceState::NodeScheduled)
 }

@@ -38,14 +38,14 @@ impl Tier {
             Up::Summary(summary) => self.summary(id, summary),
             Up::Telemetry(telemetry) => self.telemetry(id, telemetry, now),
             Up::Operated { operation, end } => self.operated(id, operation, end),
+            Up::Missed { entries, dropped } => self.hear_missed(entries, dropped),
             Up::Claim(claims) => self.hear_claims(id, claims),
             Up::Clusters { scope, cards, gone } => self.hear_cards(id, scope, cards, &gone),
             // Presence is told by the hello that follows; streams are the shell's.
             Up::Presence { online: true, .. }
             | Up::StreamData { .. }
             | Up::StreamEnd { .. }
-            | Up::StreamCredit { .. }
-            | Up::Missed { .. } => {}
+            | Up::StreamCredit { .. } => {}
         }
     }
 

@@ -26,7 +26,8 @@
 //!
 //! See also: `loss` (silent children), `movement` (moves, drain, rebalance), `operate` (what
 //! operators want), `claim` (children that come from another parent), `foreign` (those of
-//! another tree), `kin` (who is above and beside), `cards` (the clusters of the subtree).
+//! another tree), `missed` (what nobody above could be told), `kin` (who is above and beside),
+//! `cards` (the clusters of the subtree).
 
 mod cards;
 mod child;
@@ -38,6 +39,7 @@ mod foreign;
 mod instance;
 mod kin;
 mod loss;
+mod missed;
 mod movement;
 mod offer;
 mod operate;
@@ -54,6 +56,7 @@ pub use decisions::{DECISIONS_MAX, Decision, Verdict};
 pub use foreign::{FOREIGN_MAX, Foreign};
 pub use instance::Instance;
 pub use loss::{FORGET_MS, GRACE_MS};
+pub use missed::HISTORY_MAX;
 pub use movement::{MOVES_MAX, REBALANCE_MAX};
 pub use records::RecordError;
 pub use tier::{Tier, TierError};

@@ -10,6 +10,7 @@ use crate::foreign::Foreign;
 use crate::instance::Instance;
 use crate::kin::Above;
 use crate::loss::Losses;
+use crate::missed::History;
 use crate::movement::Movements;
 use crate::offer::Abilities;
 use crate::operate::{Asker, Operations};
@@ -71,6 +72,7 @@ pub struct Tier {
     pub(crate) above: Above,
     pub(crate) deck: Deck,
     pub(crate) claims: Claims,
+    pub(crate) history: History,
     /// Children of other trees that have asked.
     pub(crate) foreign: BTreeMap<ChildId, Foreign>,
     /// Those of them that an operator takes.
@@ -128,6 +130,7 @@ impl Tier {
             above: Above::default(),
             deck: Deck::default(),
             claims: Claims::default(),
+            history: History::default(),
             foreign: BTreeMap::new(),
             released: BTreeSet::new(),
             notes: Notes::default(),

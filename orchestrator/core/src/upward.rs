@@ -82,6 +82,7 @@ impl Tier {
         let Some(desired) = &self.desired else { return };
         let generation = desired.generation();
         self.reporting.up = true;
+        self.history.doubt();
         self.doubt_kin(preferred);
         self.forget_questions();
         let summary = self.own_summary();
@@ -112,6 +113,7 @@ impl Tier {
     /// What was handed back stays handed back: the parent may have placed it elsewhere.
     pub(crate) fn parent_gone(&mut self) {
         self.reporting.up = false;
+        self.history.doubt();
         self.doubt_kin(None);
         self.forget_questions();
     }
@@ -131,7 +133,8 @@ impl Tier {
         }
         let Some(desired) = &mut self.desired else { return };
         if let Down::Welcome { epoch, .. } = message {
-            return desired.welcome(epoch);
+            desired.welcome(epoch);
+            return self.history.answered();
         }
         if let Down::Manifest { generation, .. } = &message {
             self.above.assurance.name(*generation);
@@ -173,6 +176,7 @@ impl Tier {
     /// Adds to `notes` what the parent shall hear now.
     pub(crate) fn report(&mut self, notes: &mut Notes, now: Now) {
         if !self.reporting.up {
+            self.note_missed(notes, now);
             notes.farewells.clear();
             return;
         }
@@ -195,6 +199,7 @@ impl Tier {
         }
         self.report_cards(notes, now);
         self.report_claims(notes);
+        self.report_missed(notes);
         self.report_summary(notes, now);
         self.report_telemetry(notes, now);
     }

@@ -5,14 +5,14 @@
 
 mod show;
 
-use marram_orchestrator_core::{Effect, Identity, Input, Now, Tier};
+use marram_orchestrator_core::{Effect, Foreign, Identity, Input, Now, Tier};
 use marram_protocol::id::{ChildId, InstanceId, ServiceId};
 use marram_protocol::port::{PortMapping, Transport};
 use marram_protocol::state::InstanceState;
 use marram_protocol::v1::{
-    Ancestor, ChildKind, Down, Generation, Hello, InstanceStatus, Kin, ManifestEntry, MovePolicy,
-    OperationEnd, OperationId, Resources, Scope, ServiceSpec, Summary, Telemetry, Up, Verb,
-    Workload, WorkloadUsage,
+    Ancestor, ChildKind, Claim, Down, Generation, Hello, InstanceStatus, Kin, ManifestEntry,
+    MovePolicy, NodeRef, OperationEnd, OperationId, Resources, Scope, ServiceSpec, Summary,
+    Telemetry, Up, Verb, Workload, WorkloadUsage,
 };
 use std::collections::BTreeMap;
 
@@ -53,12 +53,17 @@ impl Script {
             }
             "up" => return self.up(&words),
             "books" => return self.books(),
+            "foreign" => return self.foreign(),
             "deploy" => Input::Deploy(workload(words[0].parse().unwrap(), &words[1..])),
             "remove" => Input::Remove(instance(words[0])),
             "parent-up" => Input::ParentUp { preferred: None },
             "parent-gone" => Input::ParentGone,
             "welcome" => Input::Parent(Down::Welcome { epoch: PARENT_EPOCH, unix_ms: 0 }),
             "kin" => Input::Parent(kin(&words)),
+            "disown" => {
+                Input::Parent(Down::Disown(words.iter().map(|word| instance(word)).collect()))
+            }
+            "adopt" => Input::Adopt(child(words[0])),
             "change" => Input::Parent(self.change(&words)),
             "manifest" => Input::Parent(self.manifest()),
             "specs" => Input::Parent(self.specs(&words)),
@@ -162,6 +167,15 @@ impl Script {
         let holding = words.iter().find(|word| word.starts_with("holding=")).unwrap_or(&"");
         lines.extend(self.run(&format!("snapshot {} {holding} {}", words[0], told.join(" "))));
         lines
+    }
+
+    /// Children of other trees.
+    fn foreign(&mut self) -> Vec<String> {
+        let line = |f: Foreign| {
+            let released = if f.released { ", to be taken" } else { "" };
+            format!("{} of tree {:x}{released}", f.name, f.tree)
+        };
+        self.tier().foreign().map(line).collect()
     }
 
     /// What the tier believes.
@@ -321,8 +335,10 @@ fn up(word: &str, letter: &str, words: &[&str]) -> Up {
         said.extend(word.split_once('='));
     }
     let number = |name| said.get(name).map(|number: &&str| number.parse().unwrap());
-    let held = number("holding")
-        .map_or(Generation::default(), |number| Generation { epoch: EPOCH, number });
+    let held = number("holding").map_or(Generation::default(), |held| Generation {
+        epoch: number("epoch").unwrap_or(EPOCH),
+        number: held,
+    });
     let statuses = || words.iter().filter(|word| word.contains(':')).map(|word| status(word));
     match word {
         "hello" => Up::Hello(Hello {
@@ -337,12 +353,13 @@ fn up(word: &str, letter: &str, words: &[&str]) -> Up {
             generation: held,
             summary: summary(&said),
             facts: Vec::new(),
-            tree: 0,
+            tree: number("tree").unwrap_or(0),
             preferred: said.get("prefers").map(|letter| child(letter)),
             address: said.get("at").map(|at| format!("http://{at}")).unwrap_or_default(),
             node_address: said.get("at").map(|at| format!("mqtt://{at}")).unwrap_or_default(),
             labels: Vec::new(),
         }),
+        "claim" => Up::Claim(statuses().map(|status| claim(&status)).collect()),
         "summary" => Up::Summary(summary(&said)),
         "presence-lost" => {
             let incarnation = number("incarnation").unwrap_or(1);
@@ -404,12 +421,24 @@ fn summary(said: &BTreeMap<&str, &str>) -> Summary {
     }
 }
 
-/// `NUMBER:STATE[:REVISION[:REASON]]`
+/// A copy that a child of the child has.
+fn claim(status: &InstanceStatus) -> Claim {
+    let InstanceStatus { instance, revision, state, .. } = *status;
+    Claim { instance, revision, node: status.node.as_ref().map(|node| node.id), state }
+}
+
+/// `NUMBER:STATE[@NODE][:REVISION[:REASON]]`
 fn status(word: &str) -> InstanceStatus {
     let parts: Vec<&str> = word.split(':').collect();
-    let state = InstanceState::ALL.into_iter().find(|state| state.name() == parts[1]);
+    let (state, node) = parts[1].split_once('@').unwrap_or((parts[1], ""));
+    let state = InstanceState::ALL.into_iter().find(|known| known.name() == state);
     let mut status = InstanceStatus::bare(instance(parts[0]), state.expect("a state"), 0);
     status.revision = parts.get(2).map_or(1, |revision| revision.parse().unwrap());
+    status.node = (!node.is_empty()).then(|| NodeRef {
+        id: child(node),
+        name: format!("node-{node}"),
+        address: String::new(),
+    });
     status.detail = parts.get(3).unwrap_or(&"").replace('_', " ");
     status
 }

@@ -2,7 +2,7 @@
 
 use marram_orchestrator_core::Effect;
 use marram_protocol::id::ChildId;
-use marram_protocol::v1::{Down, Generation, InstanceStatus, Scope, Up};
+use marram_protocol::v1::{Claim, Down, Generation, InstanceStatus, Missed, Scope, Up};
 
 /// One line for an effect.
 pub(crate) fn effect(effect: &Effect) -> String {
@@ -58,6 +58,10 @@ fn down(message: &Down) -> String {
             let numbers: Vec<u32> = workloads.iter().map(|w| w.instance.number).collect();
             format!("specs {}: {numbers:?}", generation(*of))
         }
+        Down::Disown(instances) => {
+            let numbers: Vec<u32> = instances.iter().map(|id| id.number).collect();
+            format!("disowns {numbers:?}")
+        }
         Down::Kin(kin) => {
             let path: Vec<&str> = kin.path.iter().map(|tier| tier.name.as_str()).collect();
             let rooted = if kin.rooted { "" } else { ", not rooted" };
@@ -98,6 +102,19 @@ fn up(message: &Up) -> String {
             let usages = telemetry.workloads.iter();
             let usages = usages.map(|u| format!(" {}={} MiB", u.instance.number, u.memory_mib));
             format!("telemetry: cpu {},{}", telemetry.cpu_permille, usages.collect::<String>())
+        }
+        Up::Missed { entries, dropped } => {
+            let entry = |m: &Missed| format!("{} {}", m.instance.number, m.state.name());
+            let entries: Vec<String> = entries.iter().map(entry).collect();
+            format!("missed: {}, and {dropped} more", entries.join(", "))
+        }
+        Up::Claim(claims) => {
+            let claim = |c: &Claim| {
+                let node = c.node.map(|node| format!(" on {}", letter(node))).unwrap_or_default();
+                format!("{} {}{node}", c.instance.number, c.state.name())
+            };
+            let claims: Vec<String> = claims.iter().map(claim).collect();
+            format!("claims [{}]", claims.join("; "))
         }
         Up::Clusters { scope, cards, gone } => {
             let scope = match scope {
