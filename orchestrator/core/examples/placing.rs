@@ -1,5 +1,5 @@
 //! Times of a tier at its design limits: one placement among 10 000 nodes, all nodes coming
-//! back at once, 10 000 instances without a place.
+//! back at once, 10 000 instances without a place, a node with most of them silent.
 //!
 //! `cargo run --release -p marram-orchestrator-core --example placing` prints them. It is a
 //! table to read, not a test: times on a shared machine prove nothing either way.
@@ -31,6 +31,10 @@ struct Clock(u64);
 impl Clock {
     fn tick(&mut self) -> Now {
         self.0 += 1;
+        self.now()
+    }
+
+    fn now(&self) -> Now {
         Now { mono_ms: self.0, unix_ms: self.0 }
     }
 }
@@ -221,4 +225,29 @@ fn main() {
     let mut times = Times::default();
     times.take(|| come(&mut tier, &mut clock, 0, 60_000_000));
     times.print("a node comes that takes all of them");
+    lose(&mut tier, &mut clock);
+}
+
+/// The node with most instances falls silent for good.
+fn lose(tier: &mut Tier, clock: &mut Clock) {
+    let mut times = Times::default();
+    times.take(|| handle(tier, clock, Input::ChildGone(ChildId(id(0)), None)));
+    times.print("the node with 8 790 instances falls silent");
+
+    let mut times = Times::default();
+    for _ in 0..100 {
+        times.take(|| tier.poll_timeout());
+    }
+    times.print("the next moment is looked up");
+
+    let (mut beats, mut turns) = (Times::default(), Times::default());
+    let patience_over_ms = clock.0 + 300_000;
+    while let Some(due_ms) = tier.poll_timeout().filter(|due| *due <= patience_over_ms) {
+        clock.0 = clock.0.max(due_ms);
+        let times = if due_ms < patience_over_ms { &mut beats } else { &mut turns };
+        times.take(|| tier.handle_timeout(clock.now()));
+        while tier.poll_effect().is_some() {}
+    }
+    beats.print("a beat while their patience lasts");
+    turns.print("a turn of takeovers, nobody having room");
 }
