@@ -167,7 +167,11 @@ fn a_tree_is_explained_scaled_drained_and_kept_without_its_root() {
     assert!(removed.iter().all(|id| !id.ends_with(".0")) && removed.len() == 3, "{shrunk}");
     site.until("one", all(1, "running"));
 
-    // The root is gone: its cluster's socket answers.
+    kept_without_the_root(&site);
+}
+
+/// The root is gone: its cluster's socket answers.
+fn kept_without_the_root(site: &Site) {
     let pid = std::fs::read_to_string(site.folder.path().join("site/root.pid")).unwrap();
     let pid: i32 = pid.split_whitespace().next().unwrap().parse().unwrap();
     kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL).unwrap();

@@ -324,3 +324,40 @@ fn a_subtree_goes_to_another_parent_and_back_with_all_that_runs() {
     running(&tree, "all that runs, at the root", 4);
     assert_eq!(everything(&tree), before, "the way back touched nothing");
 }
+
+/// Nodes whose cluster is gone go to the cluster above it and come back later; nothing that runs
+/// on them notices.
+#[test]
+fn nodes_go_to_another_cluster_and_back_with_all_that_runs() {
+    let mut tree = start();
+    let services = [("v", 5051, only("sub")), ("w", 5052, only("sub"))];
+    tree.api().unwrap().apply(&app(&services)).unwrap();
+    running(&tree, "the start", 2);
+    let before = everything(&tree);
+    tree.kill("sub").unwrap();
+    let since = Instant::now();
+    let cluster_of = |tree: &Tree, name: &str| {
+        let nodes = tree_nodes(tree);
+        let node = nodes.iter().find(|node| node["name"] == name && node["connected"] == true)?;
+        node["cluster"]["name"].as_str().map(str::to_owned)
+    };
+    for node in ["n3", "n4"] {
+        long(&tree, "another cluster", || cluster_of(&tree, node).filter(|name| name != "sub"));
+    }
+    told(&format!("nodes are at another cluster, with a patience of {FAILOVER_S} s"), since);
+    running(&tree, "all that runs, at the root", 2);
+    assert_eq!(everything(&tree), before, "the move touched nothing");
+
+    tree.boot("sub").unwrap();
+    let since = Instant::now();
+    for node in ["n3", "n4"] {
+        long(&tree, "the way back", || cluster_of(&tree, node).filter(|name| name == "sub"));
+    }
+    told(&format!("nodes are back, with a hysteresis of {FAILBACK_S} s"), since);
+    running(&tree, "all that runs, at the root", 2);
+    assert_eq!(everything(&tree), before, "the way back touched nothing");
+}
+
+fn tree_nodes(tree: &Tree) -> Vec<Value> {
+    tree.api().map(|api| api.items("nodes")).unwrap_or_default()
+}
