@@ -104,6 +104,10 @@ impl Tier {
     /// The child does not have what it was granted. It is not started anywhere else: who runs
     /// it is somewhere, and claims it there.
     pub(crate) fn ungrant(&mut self, id: InstanceId, by: ChildId, why: &str, now: Now) {
+        if self.instances.get(&id).is_some_and(Instance::is_removing) {
+            // Whoever runs it claims it, and nobody wants it there any more.
+            return self.ended_on(id, by, now);
+        }
         let up = self.reporting.is_up();
         if self.abort_move(id, why, now) || !(up || self.is_root()) {
             return;
