@@ -4,7 +4,7 @@ use crate::bus::{Embedded, External};
 use crate::config::{Children, Config, Mqtt, Network};
 use crate::local::{COMMANDS_MAX, Counter, Socket};
 use crate::parent::{self, Way};
-use crate::shell::{Inlets, Local, Shell};
+use crate::shell::{ChildEvent, Inlets, Local, Shell};
 use crate::storage::{self, StorageError};
 use marram_orchestrator_core::RecordError;
 use marram_protocol::id::ChildId;
@@ -100,22 +100,7 @@ pub async fn run(
     // Tasks end when this is dropped, which is when the shell has ended.
     let mut tasks = JoinSet::new();
     let rooted = Arc::new(AtomicBool::new(false));
-    let (child_sender, child_events) = mpsc::channel(CHILD_EVENTS_MAX);
-    let children_listen = match &config.children {
-        Some(children) => {
-            let listener = bind(children.listen, "children.listen").await?;
-            let (incoming, serving) =
-                marram_tunnel::serve_while(listener.0, rooted.clone(), std::future::pending());
-            tasks.spawn(async {
-                if let Err(error) = serving.await {
-                    tracing::error!(%error, "child clusters cannot be served any more");
-                }
-            });
-            tasks.spawn(marram_tunnel::serve_children(incoming, child_sender));
-            Some(listener.1)
-        }
-        None => None,
-    };
+    let (child_events, children_listen) = clusters(&config, &rooted, &mut tasks).await?;
     let (events, parent_events) = mpsc::channel(PARENT_EVENTS_MAX);
     let way = Way {
         own: id,
@@ -177,6 +162,26 @@ impl Ready {
             _ => String::new(),
         }
     }
+}
+
+/// Serves child clusters, if the cluster takes any: what they tell, and where they are served.
+async fn clusters(
+    config: &Config,
+    rooted: &Arc<AtomicBool>,
+    tasks: &mut JoinSet<()>,
+) -> Result<(mpsc::Receiver<ChildEvent>, Option<SocketAddr>), Error> {
+    let (sender, events) = mpsc::channel(CHILD_EVENTS_MAX);
+    let Some(children) = &config.children else { return Ok((events, None)) };
+    let (listener, bound) = bind(children.listen, "children.listen").await?;
+    let (incoming, serving) =
+        marram_tunnel::serve_while(listener, rooted.clone(), std::future::pending());
+    tasks.spawn(async {
+        if let Err(error) = serving.await {
+            tracing::error!(%error, "child clusters cannot be served any more");
+        }
+    });
+    tasks.spawn(marram_tunnel::serve_children(incoming, sender));
+    Ok((events, Some(bound)))
 }
 
 /// Serves operators at this machine for as long as the second is kept.

@@ -94,18 +94,22 @@ async fn a_site_without_its_parent_answers_its_operators() {
     assert_eq!(tiers, [&json!("cluster"), &json!("node")]);
     assert_eq!(why["path"][0]["placed"]["name"], "board");
 
-    // Operations are the cluster's own to do.
-    let cordon = json!({"verb": "cordon", "targets": ["board"]}).to_string();
-    let (status, body) = ask(&socket, "POST", "/api/v1/operations", &cordon).await;
-    let body: Value = serde_json::from_str(&body).unwrap();
-    assert_eq!((status, &body["items"][0]["result"]), (200, &json!("done")));
-    let nodes = get(&socket, "/api/v1/nodes").await;
-    assert_eq!(nodes["items"][0]["cordoned"], true);
-    let site = json!({"verb": "cordon", "targets": ["site"]}).to_string();
-    let (_, body) = ask(&socket, "POST", "/api/v1/operations", &site).await;
-    assert!(body.contains("\"result\":\"done\""), "{body}");
+    operations(&socket).await;
     assert_eq!(ask(&socket, "GET", "/api/v1/applications", "").await.0, 404);
     assert_eq!(ask(&socket, "DELETE", "/api/v1/nodes", "").await.0, 405);
     cluster.stop().await;
     assert!(!socket.exists());
+}
+
+/// Operations are the cluster's own to do.
+async fn operations(socket: &Path) {
+    let cordon = json!({"verb": "cordon", "targets": ["board"]}).to_string();
+    let (status, body) = ask(socket, "POST", "/api/v1/operations", &cordon).await;
+    let body: Value = serde_json::from_str(&body).unwrap();
+    assert_eq!((status, &body["items"][0]["result"]), (200, &json!("done")));
+    let nodes = get(socket, "/api/v1/nodes").await;
+    assert_eq!(nodes["items"][0]["cordoned"], true);
+    let site = json!({"verb": "cordon", "targets": ["site"]}).to_string();
+    let (_, body) = ask(socket, "POST", "/api/v1/operations", &site).await;
+    assert!(body.contains("\"result\":\"done\""), "{body}");
 }
