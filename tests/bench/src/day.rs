@@ -32,7 +32,7 @@ const DAY_MS: u64 = 24 * 60 * MINUTE_MS;
 const WARM_MS: u64 = 60 * MINUTE_MS;
 
 /// A slow machine stops here and tells how far it has come.
-const TIME_MAX: Duration = Duration::from_secs(90);
+const TIME_MAX: Duration = Duration::from_secs(120);
 
 /// Nodes tell everything this often, and what changed in between.
 const HEARTBEAT_MS: u64 = MINUTE_MS;

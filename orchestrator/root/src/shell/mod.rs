@@ -178,7 +178,7 @@ impl Shell {
             // Receiving from a queue and sleeping can both be given up without loss.
             tokio::select! {
                 () = &mut stop => return Ok(()),
-                Some(event) = self.events.recv() => self.child_event(event)?,
+                Some(event) = self.events.recv() => self.child_events(event)?,
                 Some(command) = self.commands.recv() => self.command(command)?,
                 () = timeout => {
                     self.tier.handle_timeout(self.clock.now());
@@ -262,7 +262,17 @@ impl Shell {
         Ok(())
     }
 
-    fn child_event(&mut self, event: ChildEvent) -> Result<(), ShellError> {
+    /// Takes what has come, so that all that is to be durable of it is written at once.
+    fn child_events(&mut self, first: ChildEvent) -> Result<(), ShellError> {
+        self.child_event(first);
+        for _ in 1..CHILD_EVENTS_MAX {
+            let Ok(event) = self.events.try_recv() else { break };
+            self.child_event(event);
+        }
+        self.settle()
+    }
+
+    fn child_event(&mut self, event: ChildEvent) {
         let now = self.clock.now();
         match event {
             ChildEvent::Up { outlet, hello } => {
@@ -287,7 +297,6 @@ impl Shell {
                 }
             }
         }
-        self.settle()
     }
 
     /// What a cluster could not tell before, as far as it concerns instances that there are.
