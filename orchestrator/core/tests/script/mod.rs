@@ -385,22 +385,20 @@ fn up(word: &str, letter: &str, words: &[&str]) -> Up {
                 instances: instances.map(|word| instance(word)).collect(),
             }
         }
-        "telemetry" => {
-            let usage = |(id, memory): (&&str, &&str)| WorkloadUsage {
-                instance: instance(id),
-                cpu_permille: 0,
-                memory_mib: memory.parse().unwrap(),
-            };
-            let workloads = said.iter().filter(|(id, _)| id.parse::<u32>().is_ok()).map(usage);
-            let cpu_permille = said["cpu"].parse().unwrap();
-            Up::Telemetry(Telemetry {
-                cpu_permille,
-                workloads: workloads.collect(),
-                ..Telemetry::default()
-            })
-        }
+        "telemetry" => Up::Telemetry(telemetry(&said)),
         other => panic!("no such word: {other}"),
     }
+}
+
+fn telemetry(said: &BTreeMap<&str, &str>) -> Telemetry {
+    let usage = |(id, memory): (&&str, &&str)| WorkloadUsage {
+        instance: instance(id),
+        cpu_permille: 0,
+        memory_mib: memory.parse().unwrap(),
+    };
+    let workloads = said.iter().filter(|(id, _)| id.parse::<u32>().is_ok()).map(usage);
+    let cpu_permille = said["cpu"].parse().unwrap();
+    Telemetry { cpu_permille, workloads: workloads.collect(), ..Telemetry::default() }
 }
 
 fn summary(said: &BTreeMap<&str, &str>) -> Summary {
