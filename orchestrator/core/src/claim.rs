@@ -54,9 +54,9 @@ use std::collections::{BTreeMap, BTreeSet};
 /// Why an instance that was asked for is handed back at once.
 const LEFT_AGAIN: &str = "the child that ran it has left again";
 
-/// How long a claim waits for somebody whose word may be out of date: a connection that is gone
-/// without a word is noticed within forty seconds, and each tier passes it on at once.
-const DOUBT_MS: u64 = 60_000;
+/// How long a claim waits for somebody whose word may be out of date: twice the time in which
+/// a connection that is gone without a word is noticed, on MQTT as on the tunnel.
+const DOUBT_MS: u64 = 180_000;
 
 /// Ids in one message: 17 bytes each, a quarter of the message limit.
 const DISOWNED_MAX: usize = 4_000;
@@ -169,7 +169,12 @@ impl Tier {
             ChildKind::Node => Some(id),
             ChildKind::Cluster => status.node.as_ref().map(|node| node.id),
         };
-        let claim = Claim { instance, revision: status.revision, node, state: status.state };
+        // A node that has just started and does not know yet how its instance is still has it.
+        let state = match (kind, status.state) {
+            (ChildKind::Node, InstanceState::Unknown) => InstanceState::NodeScheduled,
+            (_, state) => state,
+        };
+        let claim = Claim { instance, revision: status.revision, node, state };
         adoption.open.insert(instance);
         self.note_claim(id, claim);
     }

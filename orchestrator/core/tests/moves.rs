@@ -432,7 +432,7 @@ impl World {
                 self.deliver(child, up);
                 continue;
             }
-            let soon = self.now_ms + 61_000;
+            let soon = self.now_ms + 181_000;
             let due = self.tiers.iter().find_map(|(tier, core)| {
                 core.poll_timeout().filter(|at| *at <= soon).map(|at| (*tier, at))
             });
