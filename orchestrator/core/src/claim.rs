@@ -54,9 +54,9 @@ use std::collections::{BTreeMap, BTreeSet};
 /// Why an instance that was asked for is handed back at once.
 const LEFT_AGAIN: &str = "the child that ran it has left again";
 
-/// How long a claim waits for somebody whose word may be out of date: twice the time in which
-/// a connection that is gone without a word is noticed, on MQTT as on the tunnel.
-const DOUBT_MS: u64 = 180_000;
+/// How long a claim waits for somebody whose word may be out of date: a connection that is
+/// gone without a word is noticed before, on MQTT as on the tunnel, with room to spare.
+const DOUBT_MS: u64 = 90_000;
 
 /// Ids in one message: 17 bytes each, a quarter of the message limit.
 const DISOWNED_MAX: usize = 4_000;

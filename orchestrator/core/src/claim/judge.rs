@@ -39,7 +39,7 @@ impl Tier {
             return Verdict::Settled;
         }
         if instance.stopping || (instance.leaving.is_some() && !instance.claimed) {
-            return Verdict::Wait;
+            return if self.is_behind(by) { Verdict::Disown } else { Verdict::Wait };
         }
         let Some(holder) = instance.placed.and_then(|child| self.children.get(&child)) else {
             return Verdict::Grant;
@@ -55,12 +55,12 @@ impl Tier {
         let scheduled_there = status.as_ref().is_some_and(|status| is_scheduled(status.state));
         match (strength(claim.state), theirs) {
             (Strength::Nothing, _) => Verdict::Disown,
+            // That it is there no more was decided after it was last heard of.
+            (Strength::Lost, _) if self.is_behind(by) => Verdict::Disown,
             // Who lost it by losing the claimant hears of that soon.
             (Strength::Lost, Strength::Held) if scheduled_there => Verdict::Doubt,
             (Strength::Lost, Strength::Held | Strength::Alive) if same => Verdict::Doubt,
             (_, Strength::Nothing) => Verdict::Grant,
-            // That it is there no more was decided after it was last heard of.
-            (Strength::Lost, _) if self.is_behind(by) => Verdict::Disown,
             (Strength::Lost, Strength::Lost) if silent || same || node.is_none() => Verdict::Move,
             (Strength::Held | Strength::Alive, Strength::Lost) => Verdict::Move,
             (Strength::Alive, Strength::Held) => Verdict::Move,
