@@ -144,19 +144,7 @@ fn a_tree_is_explained_scaled_drained_and_kept_without_its_root() {
     );
     assert!(site.done(&["describe", "instance", "web.0"]).contains("why:\n  root: running"));
 
-    // A cluster is emptied by its parent, and takes nothing until it may again.
-    let dry = site.done(&["drain", "-s", "cluster-1-1", "--dry-run"]);
-    assert!(dry.contains("cluster-1/cluster-1-1") && !dry.contains("cluster-1-2"), "{dry}");
-    site.done(&["drain", "cluster-1/cluster-1-1"]);
-    site.until("all on the other node", |instances| {
-        all(4, "running")(instances) && instances.iter().all(|(_, node)| node == "node-1-2-1")
-    });
-    let drained = site.done(&["get", "clusters"]);
-    assert!(
-        drained.lines().any(|l| l.contains("cluster-1-1") && l.contains("cordoned")),
-        "{drained}"
-    );
-    site.done(&["uncordon", "cluster-1/cluster-1-1"]);
+    let to = drained(&site);
     let unknown = site.run(&["drain", "nobody"]);
     assert_eq!(unknown.status.code(), Some(4));
 
@@ -167,26 +155,58 @@ fn a_tree_is_explained_scaled_drained_and_kept_without_its_root() {
     assert!(removed.iter().all(|id| !id.ends_with(".0")) && removed.len() == 3, "{shrunk}");
     site.until("one", all(1, "running"));
 
-    kept_without_the_root(&site);
+    kept_without_the_root(&site, to);
+}
+
+/// A cluster is emptied by its parent, and takes nothing until it may again. Gives the node that
+/// has all then.
+fn drained(site: &Site) -> &'static str {
+    let (from, to) = match site.instances(&[])[0].1.as_str() {
+        "node-1-1-1" => ("cluster-1/cluster-1-1", "node-1-2-1"),
+        _ => ("cluster-1/cluster-1-2", "node-1-1-1"),
+    };
+    let name = from.trim_start_matches("cluster-1/");
+    let dry = site.json(&["drain", "-s", name, "--dry-run"]);
+    assert_eq!(dry["items"].as_array().unwrap().len(), 1);
+    assert_eq!(
+        (&dry["items"][0]["target"], &dry["items"][0]["result"]),
+        (&json!(from), &json!("matched"))
+    );
+    site.done(&["drain", from]);
+    site.until("all on the other node", |instances| {
+        all(4, "running")(instances) && instances.iter().all(|(_, node)| node == to)
+    });
+    let shut = || {
+        let clusters = site.done(&["get", "clusters"]);
+        clusters.lines().any(|l| l.starts_with(from) && l.contains("cordoned")).then_some(())
+    };
+    wait_for("the root to know", shut).unwrap();
+    site.done(&["uncordon", from]);
+    let everywhere = site.json(&["rebalance", "--dry-run"]);
+    assert_eq!(everywhere["items"].as_array().unwrap().len(), 4, "{everywhere}");
+    to
 }
 
 /// The root is gone: its cluster's socket answers.
-fn kept_without_the_root(site: &Site) {
+fn kept_without_the_root(site: &Site, node: &str) {
+    let number = node.strip_prefix("node-").and_then(|path| path.strip_suffix("-1")).unwrap();
+    let cluster = format!("cluster-{number}");
     let pid = std::fs::read_to_string(site.folder.path().join("site/root.pid")).unwrap();
     let pid: i32 = pid.split_whitespace().next().unwrap().parse().unwrap();
     kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL).unwrap();
-    let socket = format!("--cluster={}/cluster-1-2/cluster.sock", site.dir());
-    assert_eq!(site.instances(&[&socket]), [("running".to_owned(), "node-1-2-1".to_owned())]);
+    let socket = format!("--cluster={}/{cluster}/cluster.sock", site.dir());
+    assert_eq!(site.instances(&[&socket]), [("running".to_owned(), node.to_owned())]);
     let name = "app.test.web.test.0";
     assert_eq!(site.done(&[&socket, "logs", name]), "up\n");
     assert_eq!(site.done(&[&socket, "exec", name, "--", "echo", "inside"]), "inside\n");
     let why = site.done(&[&socket, "describe", "instance", name]);
     assert!(
-        why.contains("cluster cluster-1-2: running") && why.contains("node node-1-2-1"),
+        why.contains(&format!("cluster {cluster}: running"))
+            && why.contains(&format!("node {node}")),
         "{why}"
     );
-    site.done(&[&socket, "cordon", "node-1-2-1"]);
+    site.done(&[&socket, "cordon", node]);
     let nodes = site.done(&[&socket, "get", "nodes"]);
     assert!(nodes.contains("connected, cordoned"), "{nodes}");
-    site.done(&[&socket, "uncordon", "node-1-2-1"]);
+    site.done(&[&socket, "uncordon", node]);
 }
