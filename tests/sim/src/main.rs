@@ -5,7 +5,7 @@
 //! `hunt` stops at the first of them.
 //! `marram-sim pace [NAME=NUMBER…]` tells how fast a world goes.
 
-use marram_sim::{PRESETS, Params, World, story};
+use marram_sim::{PRESETS, Params, Preset, World, story};
 use std::io::Write;
 use std::process::ExitCode;
 
@@ -48,12 +48,13 @@ fn soak(first: u64, count: u64, only_first: bool) -> Result<(), String> {
     // Each failure is told once, by its command.
     std::panic::set_hook(Box::new(|_| {}));
     let (mut tried, mut failures) = (0, Vec::new());
-    for preset in PRESETS {
-        let share = (count * preset.permille).div_ceil(1000);
-        for seed in first..first + share {
+    let share = |preset: &Preset| (count * preset.permille).div_ceil(1000);
+    // In turns, so that what only one kind finds is found early.
+    for seed in first..first + count {
+        for preset in PRESETS.iter().filter(|preset| seed - first < share(preset)) {
             tried += 1;
             if let Err(why) = story(seed, preset.params, 0) {
-                say(&why)?;
+                say(why.trim_start())?;
                 failures.push(why);
                 if only_first {
                     return Err("one ended badly".into());

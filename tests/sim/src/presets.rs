@@ -33,13 +33,13 @@ pub const PRESETS: &[Preset] = &[
     Preset { name: "good days", permille: 40, params: Params { faults: 0, telemetry: 1, ..USUAL } },
     Preset {
         name: "one cluster",
-        permille: 160,
+        permille: 110,
         params: Params { clusters: 1, nodes: 3, ..USUAL },
     },
-    Preset { name: "bad days", permille: 250, params: USUAL },
+    Preset { name: "bad days", permille: 150, params: USUAL },
     Preset {
         name: "terrible days",
-        permille: 200,
+        permille: 150,
         params: Params { clusters: 3, faults: 80, fates: 120, ..USUAL },
     },
     Preset {
@@ -51,6 +51,11 @@ pub const PRESETS: &[Preset] = &[
         name: "copied machines",
         permille: 100,
         params: Params { clones: 1, fates: 90, ..USUAL },
+    },
+    Preset {
+        name: "other parents",
+        permille: 200,
+        params: Params { clusters: 4, depth: 2, nodes: 8, fates: 25, failover: 1, ..USUAL },
     },
     Preset {
         name: "wide trees",

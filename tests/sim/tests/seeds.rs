@@ -51,6 +51,11 @@ fn copied_machines() {
 }
 
 #[test]
+fn other_parents() {
+    run_all("other parents");
+}
+
+#[test]
 fn wide_trees() {
     run_all("wide trees");
 }

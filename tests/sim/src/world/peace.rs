@@ -44,7 +44,7 @@ impl World {
         let began_ms = self.now_ms();
         let mut look_ms = began_ms;
         let mut ask_ms = began_ms;
-        while self.uncordon(&mut ask_ms) || !self.is_converged() {
+        while self.uncordon(&mut ask_ms) || !self.is_converged() || self.remove_waiting() {
             assert!(
                 self.now_ms() < began_ms + CONVERGE_MS,
                 "not converged after {CONVERGE_MS} ms: {}",
@@ -62,6 +62,18 @@ impl World {
         for tier in 0..self.tiers.len() {
             self.check_books(tier);
         }
+    }
+
+    /// What found no room where it may be is given up by its operators. Whether there was any.
+    fn remove_waiting(&mut self) -> bool {
+        let Some(root) = &self.tiers[ROOT].core else { return false };
+        let runs = |id: &InstanceId| {
+            root.status(*id).is_some_and(|status| status.state == InstanceState::Running)
+        };
+        let waiting = self.operator.wanted.iter().filter(|id| !runs(id));
+        let waiting: Vec<InstanceId> = waiting.copied().collect();
+        waiting.iter().for_each(|id| self.remove(*id));
+        !waiting.is_empty()
     }
 
     /// Asks now and then for an end of what operators wanted of children. False once nothing
@@ -139,7 +151,9 @@ impl World {
         };
         let knows_no_more = self.tiers.iter().all(|tier| {
             let core = tier.core.as_ref();
-            core.is_some_and(|core| core.instances().keys().all(|id| known.contains(id)))
+            core.is_some_and(|core| {
+                core.instances().iter().all(|(id, i)| known.contains(id) && !i.is_removing())
+            })
         });
         let slots = self.nodes.iter().filter_map(|node| node.engine.as_ref());
         let slots: usize = slots.map(|engine| engine.slots().count()).sum();
@@ -189,9 +203,15 @@ impl World {
             lines.extend(odd.map(|id| format!("{} runs {id}, which nobody wants", node.name)));
         }
         for tier in &self.tiers {
-            let known = tier.core.iter().flat_map(|core| core.instances().keys());
-            let odd = known.filter(|id| !self.operator.wanted.contains(id));
-            lines.extend(odd.map(|id| format!("{} knows {id}, which nobody wants", tier.name)));
+            let known = tier.core.iter().flat_map(|core| core.instances());
+            let is_odd = |(id, instance): &(&InstanceId, &marram_orchestrator_core::Instance)| {
+                !self.operator.wanted.contains(id) || instance.is_removing()
+            };
+            lines.extend(known.filter(is_odd).map(|(id, instance)| {
+                let placed = instance.placed().map(|child| self.name_of(child));
+                let removing = instance.is_removing();
+                format!("{} knows {id}, on {placed:?}, removing: {removing}", tier.name)
+            }));
         }
         let unlinked = self.actors().into_iter().filter(|actor| !self.is_linked(*actor));
         lines.extend(unlinked.map(|actor| format!("{} has no parent", self.name(actor))));

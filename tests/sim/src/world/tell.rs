@@ -9,7 +9,7 @@ use marram_protocol::id::{ChildId, InstanceId};
 use marram_protocol::v1::{Down, Generation, Up};
 
 impl World {
-    fn name_of(&self, id: ChildId) -> &str {
+    pub(super) fn name_of(&self, id: ChildId) -> &str {
         self.by_id.get(&id).map_or("somebody", |actor| self.name(*actor))
     }
 
