@@ -397,6 +397,7 @@ fn numbers<T: Serialize + std::fmt::Debug>(all: &[T]) {
 #[test]
 fn words_inside_messages_have_their_numbers() {
     use StreamFault::{Failed, NotFound, TooMany, Unreachable, Unsupported};
+    use StreamRequest::{Children, ChildrenOf, Exec, Explain, Logs};
     numbers(&[ChildKind::Node, ChildKind::Cluster]);
     numbers(&[Scope::Change, Scope::Snapshot { first: false, last: false }]);
     numbers(&[RestartPolicy::Always, RestartPolicy::OnFailure, RestartPolicy::Never]);
@@ -404,18 +405,12 @@ fn words_inside_messages_have_their_numbers() {
     numbers(&[ExitCause::Code(0), ExitCause::Signal(0), ExitCause::OutOfMemory, ExitCause::Lost]);
     numbers(&[Output::Stdout, Output::Stderr]);
     numbers(&[NotFound, Unsupported, Unreachable, TooMany, Failed]);
-    numbers(&[
-        StreamEnd::Done,
-        StreamEnd::Exited(ExitCause::Lost),
-        StreamEnd::Fault(Failed, String::new()),
-    ]);
-    numbers(&[
-        StreamRequest::Logs { instance: instance(), tail_lines: None, follow: false },
-        StreamRequest::Exec { instance: instance(), argv: vec![], terminal: None },
-        StreamRequest::Children,
-        StreamRequest::Explain { instance: instance() },
-        StreamRequest::ChildrenOf { cluster: ChildId([1; 12]) },
-    ]);
+    let fault = StreamEnd::Fault(Failed, String::new());
+    numbers(&[StreamEnd::Done, StreamEnd::Exited(ExitCause::Lost), fault]);
+    let (instance, cluster) = (instance(), ChildId([1; 12]));
+    let logs = Logs { instance, tail_lines: None, follow: false };
+    let exec = Exec { instance, argv: vec![], terminal: None };
+    numbers(&[logs, exec, Children, Explain { instance }, ChildrenOf { cluster }]);
 }
 
 #[test]
