@@ -1,7 +1,7 @@
 # The few commands people need. Each says what it does, may be run twice, and may be interrupted.
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test lint fmt bench sim clean-state
+.PHONY: help setup build demo test lint fmt bench sim soak mutations clean-state
 PROFILE_OF_TESTS := $(if $(CI),ci,default)
 BINARIES := -p marram -p marram-root -p marram-cluster -p marram-node -p marram-shim
 
@@ -36,6 +36,13 @@ bench: setup ## measure what docs/SPECIFICATION.md promises
 
 sim: ## run the simulated hierarchy over many seeds
 	cargo nextest run --locked -p marram-sim
+
+WORLDS ?= 10000
+soak: ## run that many simulated worlds, optimised: WORLDS=10000
+	cargo run --locked --profile soak -p marram-sim -- soak 0 $(WORLDS)
+
+mutations: ## break the cores on purpose, one change at a time; the simulation has to catch each
+	cargo run --locked -p marram-sim --bin mutations
 
 clean-state: ## remove what a killed demo left behind
 	@demo/run.sh --clean
