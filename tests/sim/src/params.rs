@@ -21,12 +21,10 @@ pub struct Params {
     pub telemetry: u32,
     /// Machines may come up as a copy of another.
     pub clones: u32,
-    /// Children may take another parent.
+    /// Children take other parents by the rules of `marram_protocol::parents`.
     pub failover: u32,
     /// Operators cordon, drain and so on.
     pub operations: u32,
-    /// The root may lose its disk.
-    pub wipes: u32,
 }
 
 impl Default for Params {
@@ -42,7 +40,6 @@ impl Default for Params {
             clones: 0,
             failover: 0,
             operations: 1,
-            wipes: 0,
         }
     }
 }
@@ -69,9 +66,9 @@ impl Params {
         Ok(params)
     }
 
-    fn fields(&mut self) -> [(&'static str, &mut u32); 11] {
+    fn fields(&mut self) -> [(&'static str, &mut u32); 10] {
         let Self { clusters, depth, nodes, fates, faults, .. } = self;
-        let Self { instances, telemetry, clones, failover, operations, wipes, .. } = self;
+        let Self { instances, telemetry, clones, failover, operations, .. } = self;
         [
             ("clusters", clusters),
             ("depth", depth),
@@ -83,7 +80,6 @@ impl Params {
             ("clones", clones),
             ("failover", failover),
             ("operations", operations),
-            ("wipes", wipes),
         ]
     }
 }

@@ -25,7 +25,6 @@ const USUAL: Params = Params {
     clones: 0,
     failover: 0,
     operations: 1,
-    wipes: 0,
 };
 
 /// All kinds.

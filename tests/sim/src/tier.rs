@@ -29,8 +29,6 @@ pub(crate) struct Orchestrator {
     pub(crate) program: Program,
     pub(crate) core: Option<Tier>,
     pub(crate) store: Store,
-    /// Counts disks.
-    pub(crate) wiped: u64,
     pub(crate) broker: Broker,
     pub(crate) connection: Option<ConnectionId>,
     /// Present connections of children that are clusters.
@@ -56,7 +54,6 @@ impl Orchestrator {
             program: Program::new(clock),
             core: None,
             store: Store::default(),
-            wiped: 0,
             broker: Broker::new(false, 0),
             connection: None,
             outlets: BTreeMap::new(),
@@ -84,7 +81,7 @@ impl Orchestrator {
             address: self.address.clone(),
             node_address: self.address.clone(),
         };
-        let epoch = (self.number as u64 + 1) * 1000 + 1 + self.wiped;
+        let epoch = (self.number as u64 + 1) * 1000 + 1;
         let now = self.program.tier_now(now_ms);
         let core = Tier::restore(identity, self.is_root(), epoch, self.store.records(), now);
         self.core = Some(core.expect("records that a tier wrote"));

@@ -2,6 +2,7 @@
 
 use marram_sim::{Params, story};
 
+/// Lines of the log that a failure shows; `marram-sim` shows all.
 const LINES_MAX: usize = 60;
 
 /// Seed, parameters, what was wrong.
