@@ -276,7 +276,8 @@ impl Tier {
         self.claims.stale.insert(id);
     }
 
-    /// The parent desires an instance that has no place here: who claims it gets it. Whether it has a
+    /// The parent desires an instance that has no place here: who claims it gets it. Whether
+    /// it has a
     /// place now, or is handed back since whom it was asked for has left.
     pub(crate) fn place_claimed(&mut self, id: InstanceId, now: Now) -> bool {
         let question = self.claims.asked.remove(&id);
