@@ -7,8 +7,9 @@
 //! - never two: an instance with `patience.parent_s` runs on two machines at no time, but where
 //!   programs stand still, backends do not do as they are told, an operator says of a child
 //!   that lives that it will not come back, or a cluster's broker is not its own;
-//! - generations: what a child has told that it holds it never falls behind, and a parent never
-//!   gives two lists the same number, nor anything that was removed at the root;
+//! - generations: what a child has told that it holds it never falls behind, a node holds just
+//!   what its cluster named by the number that it holds, and a parent never gives two lists the
+//!   same number, nor anything that was removed at the root;
 //! - acknowledged: the root never forgets what it has acknowledged (see `operator`);
 //! - starts: an engine starts only what is desired there, and what its cluster has named by the
 //!   very number that the engine holds; so nothing of a deleted service once it has heard;
@@ -108,6 +109,14 @@ impl World {
         assert!(fits, "{} is overbooked: {used} MiB", own.name);
         let engine = own.engine.as_ref().expect("it is on");
         assert!(engine.slots().count() <= 2 * NODE_INSTANCES_MAX, "slots of {}", own.name);
+        let held = engine.generation();
+        let told = self.watch.listed.get(&(held.epoch, own.id));
+        let list = told.filter(|told| told.number == held.number && self.is_single(node));
+        if let Some(list) = list.and_then(|told| told.list.as_ref()) {
+            let desired = engine.slots().filter(|(_, slot)| slot.desired.is_some());
+            let same = desired.map(|(id, _)| id).eq(list.keys().copied());
+            assert!(same, "{} holds something else than it was told by {held:?}", own.name);
+        }
     }
 
     pub(super) fn check_books(&self, tier: usize) {
@@ -224,8 +233,10 @@ impl World {
 
     /// Whether no other machine goes by the same id.
     fn is_single(&self, node: usize) -> bool {
+        // Copies come last.
+        let made = usize::try_from(self.params.nodes).unwrap_or(0);
         let has_twin = |other: &crate::node::Node| other.copy_of == Some(node);
-        self.nodes[node].copy_of.is_none() && !self.nodes.iter().any(has_twin)
+        self.nodes[node].copy_of.is_none() && !self.nodes[made..].iter().any(has_twin)
     }
 
     fn is_idle(&self, actor: Actor) -> bool {
