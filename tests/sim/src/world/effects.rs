@@ -171,9 +171,21 @@ impl World {
             return;
         }
         let runs: Vec<_> = self.nodes[node].backend.running().collect();
+        let starts = matches!(task.effect, engine::Effect::Start { .. });
+        let faults = self.faults() > 0;
         let done = self.nodes[node].backend.land(task);
         self.note_running(node);
         let Some((instance, outcome)) = done else { return };
+        if starts && faults && self.random.chance(3) {
+            // It ends before anybody has heard that it was started.
+            let exit = marram_backend_api::Exit {
+                reason: marram_backend_api::ExitReason::Code(1),
+                at_unix_ms: 0,
+            };
+            self.nodes[node].backend.end(instance, exit.clone());
+            self.note_running(node);
+            self.give(Actor::Node(node), Happening::Exited(instance, exit));
+        }
         let own = &self.nodes[node];
         if own.program.life == life && own.program.is_on {
             return self.give(Actor::Node(node), Happening::Done(instance, outcome));
