@@ -62,6 +62,8 @@ pub struct Child {
     pub(crate) cordoned: bool,
     /// What is placed there is moved away, by an operator's wish.
     pub(crate) draining: bool,
+    /// It would rather have another parent, and goes there when it can.
+    pub(crate) guest: bool,
     /// Since when what runs there is not known; `None` while it is.
     pub(crate) silent_since_ms: Option<u64>,
     /// When something placed there is given up, at the earliest.
@@ -164,6 +166,7 @@ impl Child {
             strays: BTreeSet::new(),
             cordoned: false,
             draining: false,
+            guest: false,
             silent_since_ms: None,
             loss_due_ms: None,
             forget_due_ms: None,

@@ -70,6 +70,9 @@ pub(crate) struct Adoption {
     begun: bool,
     /// Its claims that are not settled.
     open: BTreeSet<InstanceId>,
+    /// What was granted it for children of its own: it does not run that by any word yet, and
+    /// still is to hear of it.
+    passed_on: BTreeSet<InstanceId>,
 }
 
 impl Adoption {
@@ -317,9 +320,10 @@ impl Tier {
             let link = self.children.get(&id).and_then(|child| child.link.as_ref());
             let Some(adoption) = link.and_then(|link| link.adoption.as_ref()) else { continue };
             if adoption.begun && adoption.open.is_empty() {
-                let told: BTreeSet<InstanceId> = adoption.told.keys().copied().collect();
+                let kept = adoption.told.keys().chain(&adoption.passed_on).copied();
+                let kept: BTreeSet<InstanceId> = kept.collect();
                 let held = link.map(|link| link.held).unwrap_or_default();
-                self.ungrant_unheard(id, held, &told, now);
+                self.ungrant_unheard(id, held, &kept, now);
                 self.end_adoption(id);
             }
         }
@@ -372,10 +376,14 @@ impl Tier {
         let link = self.children.get_mut(&by).and_then(|child| child.link.as_mut());
         let adoption = link.and_then(|link| link.adoption.as_mut());
         // What the child itself has told is told it by its list; what it passed on by a word.
-        if adoption.is_some_and(|adoption| adoption.open.remove(&id)) {
-            self.claims.eased.insert(by);
-        } else if verdict == Verdict::Disown {
-            self.claims.disowned.entry(by).or_default().push(id);
+        match (adoption, verdict) {
+            (Some(adoption), _) if adoption.open.contains(&id) => {
+                adoption.open.remove(&id);
+                self.claims.eased.insert(by);
+            }
+            (_, Verdict::Disown) => self.claims.disowned.entry(by).or_default().push(id),
+            (Some(adoption), _) => drop(adoption.passed_on.insert(id)),
+            (None, _) => {}
         }
     }
 

@@ -87,6 +87,12 @@ impl Tier {
             self.notes.kin_stale = true;
         }
         self.deck.stale |= child.kind == ChildKind::Cluster;
+        let home = hello.preferred.unwrap_or(self.identity.id);
+        let guest = home != self.identity.id;
+        if child.guest != guest {
+            child.guest = guest;
+            self.notes.dirty.insert(Key::Child(id));
+        }
         child.link = Some(Box::new(Link::new(hello)));
         child.note_offer(&mut self.abilities);
         child.seen_unix_ms = now.unix_ms;

@@ -85,6 +85,7 @@ pub(crate) struct ChildRecord {
     pub(crate) number: u64,
     pub(crate) cordoned: bool,
     pub(crate) draining: bool,
+    pub(crate) guest: bool,
     pub(crate) site: Site,
 }
 
@@ -144,6 +145,7 @@ impl From<&Child> for ChildRecord {
             number: child.number,
             cordoned: child.cordoned,
             draining: child.draining,
+            guest: child.guest,
             site: child.site.clone(),
         }
     }

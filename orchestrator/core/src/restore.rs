@@ -65,6 +65,7 @@ impl Tier {
         child.number = record.number;
         child.cordoned = record.cordoned;
         child.draining = record.draining;
+        child.guest = record.guest;
         child.silent_since_ms = Some(now.mono_ms);
         child.site = record.site;
         if child.draining {

@@ -13,6 +13,21 @@ const FOUND: &[(u64, &str, &str)] = &[
         "clusters=4 depth=3 nodes=8 fates=90",
         "what was granted to a child that never heard of it, and removed, stayed in the books",
     ),
+    (
+        154,
+        "clusters=4 depth=2 nodes=8 fates=80 failover=1",
+        "a guest was given what waits for its child for ever, and went home",
+    ),
+    (
+        201,
+        "clusters=4 depth=2 nodes=8 fates=80 failover=1",
+        "a node that had been a guest elsewhere came home to a cluster that was behind",
+    ),
+    (
+        533,
+        "clusters=6 depth=3 nodes=10 fates=80 faults=70 failover=1",
+        "what a child below one that was behind ran was disowned, and nobody above was asked",
+    ),
     (10350, "clusters=3 fates=120 faults=80", "a parent heard a snapshot before the hello"),
 ];
 

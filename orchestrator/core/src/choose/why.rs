@@ -47,6 +47,9 @@ fn reason(wish: &Wish<'_>, child: &Child, misfit: Option<Misfit<'_>>) -> String 
             said.cloned().unwrap_or_else(|| "has refused it".into())
         }
         Some(Misfit::Hopeless(why)) => why.to_owned(),
+        Some(Misfit::Guest) => {
+            "is a guest here, and the service would wait for it (on_loss: wait)".into()
+        }
         Some(Misfit::Cluster) => {
             format!("in no cluster {}", spec.placement.clusters.join(" or "))
         }

@@ -6,6 +6,7 @@
 use super::near::{self, Near};
 use crate::child::Child;
 use crate::instance::Instance;
+use crate::loss::patience_s;
 use crate::offer::{Ability, Offer, Traits, values};
 use crate::tier::Tier;
 use marram_placement::near::Excess;
@@ -28,6 +29,8 @@ pub(super) enum Misfit<'a> {
     /// It is where a place is looked for against.
     There,
     Refused,
+    /// It will leave, and the instance would wait for it for ever.
+    Guest,
     /// No child at all will do.
     Hopeless(&'a str),
     Cluster,
@@ -290,6 +293,10 @@ impl<'a> Wish<'a> {
         }
         if let Some(why) = &self.hopeless {
             return Err(Misfit::Hopeless(why));
+        }
+        let patience = patience_s(&self.instance.workload.spec.patience, child.kind);
+        if patience.is_none() && child.guest {
+            return Err(Misfit::Guest);
         }
         self.named(child)?;
         self.labelled(child, offer, judged)?;

@@ -32,6 +32,10 @@ impl Tier {
             return Verdict::Wait;
         }
         let Some(instance) = self.instances.get(&id) else { return self.not_ours(by) };
+        // The parent has taken it back from here, which the child has not heard.
+        if instance.removing && self.is_behind(by) {
+            return Verdict::Disown;
+        }
         if instance.handed_back || instance.removing {
             return self.not_ours(by);
         }
@@ -55,6 +59,8 @@ impl Tier {
         let scheduled_there = status.as_ref().is_some_and(|status| is_scheduled(status.state));
         match (strength(claim.state), theirs) {
             (Strength::Nothing, _) => Verdict::Disown,
+            // The node is lost to both, and comes back to whom it belongs.
+            (Strength::Lost, Strength::Lost) if same && holder.guest => Verdict::Move,
             // That it is there no more was decided after it was last heard of.
             (Strength::Lost, _) if self.is_behind(by) => Verdict::Disown,
             // Who lost it by losing the claimant hears of that soon.
@@ -70,10 +76,15 @@ impl Tier {
         }
     }
 
-    /// What is not in the books of the root was removed; elsewhere others may want it. For one
-    /// that follows this tier it is over: that was decided before, and it has not heard.
+    /// What is not in the books of the root was removed; elsewhere others may want it, whom the
+    /// parent knows. While there is no parent, a child that follows this tier and is behind is
+    /// given some time: most likely that it is over was decided before, and it has not heard.
     pub(super) fn not_ours(&self, by: ChildId) -> Verdict {
-        if self.is_root() || self.is_behind(by) { Verdict::Disown } else { Verdict::Ask }
+        match self.is_root() {
+            true => Verdict::Disown,
+            false if self.is_behind(by) && !self.reporting.is_up() => Verdict::Doubt,
+            false => Verdict::Ask,
+        }
     }
 
     /// Whether the child follows this tier, and has not heard all.

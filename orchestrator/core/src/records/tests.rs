@@ -58,8 +58,8 @@ proptest! {
         let kind = if is_node { ChildKind::Node } else { ChildKind::Cluster };
         let key = Key::Child(ChildId(id));
         let site = Site { labels: vec![name.clone()], address: name.clone(), ..Site::default() };
-        let (cordoned, draining) = (is_node, !is_node);
-        let record = ChildRecord { name, kind, number, cordoned, draining, site };
+        let (cordoned, draining, guest) = (is_node, !is_node, number % 2 == 0);
+        let record = ChildRecord { name, kind, number, cordoned, draining, guest, site };
         prop_assert_eq!(decode(&key.encode(), &encode(&record)), Ok((key, Record::Child(record))));
         let released = BTreeSet::from([ChildId(id)]);
         let tier = TierRecord { cordoned: is_node, first_number: number, released };
