@@ -54,7 +54,7 @@ pub const PRESETS: &[Preset] = &[
     Preset {
         name: "other parents",
         permille: 200,
-        params: Params { clusters: 4, depth: 2, nodes: 8, fates: 80, failover: 1, ..USUAL },
+        params: Params { clusters: 4, depth: 2, nodes: 8, fates: 25, failover: 1, ..USUAL },
     },
     Preset {
         name: "wide trees",
